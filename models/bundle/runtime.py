@@ -1,0 +1,207 @@
+"""The bundle's graphs in onnxruntime: the in-process `Model`. The only file that imports it.
+
+`run` of an onnxruntime session may be called from many threads; a session's own thread pool is
+small by default (one), since several calls side by side beat one call on several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from models.bundle.manifest import CLASSIFIER, GRADIENTS, PARITY
+from models.bundle.read import Bundle, read_bundle
+from models.errors import BundleError, InputError
+from models.model import ModelInfo
+
+# Outputs: largest error, relative to the largest value (but at least 1). Gradients: a ReLU or a
+# pooling near-tie may flip between processors, so the 99th percentile is compared, and the whole
+# in relative L2 with room for a few flips.
+OUTPUT_TOLERANCE = 1e-3
+GRADIENT_TOLERANCE = 1e-3
+GRADIENT_L2_TOLERANCE = 5e-2
+
+
+class OnnxModel:
+    """models.model.Model over onnxruntime on the CPU, from a checked bundle. Thread-safe."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        self.bundle = bundle
+        self.info: ModelInfo = bundle.info
+        self._classifier = _session(CLASSIFIER, bundle.classifier, threads)
+        self._gradients = _session(GRADIENTS, bundle.gradients, threads)
+        self._outputs = [output.name for output in self._classifier.get_outputs()]
+        _require(CLASSIFIER, self._outputs, ["scores", "logits", *self.info.taps])
+        inputs = [i.name for i in self._gradients.get_inputs()]
+        _require(GRADIENTS, inputs, ["x", "w_logits", *(f"w_{tap}" for tap in self.info.taps)])
+        results = [output.name for output in self._gradients.get_outputs()]
+        _require(GRADIENTS, results, ["grad_input", *(f"grad_{tap}" for tap in self.info.taps)])
+
+    @property
+    def runtime(self) -> str:
+        """For the provenance, e.g. 'onnxruntime 1.20.0 cpu'."""
+        return f"onnxruntime {ort.__version__} cpu"
+
+    @property
+    def outputs(self) -> list[str]:
+        """All names that `forward` can be asked for."""
+        return list(self._outputs)
+
+    def forward(
+        self, x: NDArray[np.float32], outputs: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """x [B, P, X, Y, Z] -> the asked outputs, nothing else is copied. Raises InputError."""
+        x = _check(x, "x", (None, *self.info.input_shape))
+        unknown = [name for name in outputs if name not in self._outputs]
+        if unknown:
+            raise InputError(
+                "no such output",
+                code="unknown_output",
+                field="outputs",
+                found=unknown[0],
+                expected="one of " + ", ".join(self._outputs),
+            )
+        names = list(dict.fromkeys(outputs))
+        if not names:
+            return {}
+        return dict(zip(names, self._classifier.run(names, {"x": x}), strict=True))
+
+    def gradients(
+        self, x: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """As models.model.Model.gradients; weights left out are zero. Raises InputError."""
+        x = _check(x, "x", (None, *self.info.input_shape))
+        lengths = {"logits": len(self.info.classes), **self.info.taps}
+        unknown = [name for name in weights if name not in lengths]
+        if unknown:
+            raise InputError(
+                "no such output to weigh",
+                code="unknown_output",
+                field="weights",
+                found=unknown[0],
+                expected="one of " + ", ".join(lengths),
+            )
+        feed = {"x": x}
+        for name, length in lengths.items():
+            given = weights.get(name)
+            feed[f"w_{name}"] = (
+                np.zeros((len(x), length), dtype=np.float32)
+                if given is None
+                else _check(given, f"weights.{name}", (len(x), length))
+            )
+        taps = list(self.info.taps)
+        names = ["grad_input", *(f"grad_{tap}" for tap in taps)]
+        values = self._gradients.run(names, feed)
+        return dict(zip(["input", *taps], values, strict=True))
+
+    def check_parity(self) -> dict[str, float]:
+        """Run the stored sample and give the error of each output.
+
+        Errors of outputs are relative to max(1, largest value), those of gradients relative L2.
+        Raises BundleError bundle_parity.
+        """
+        sample = self.bundle.parity
+        errors: dict[str, float] = {}
+        for name, value in self.forward(sample.x, list(sample.outputs)).items():
+            error = _largest(value, sample.outputs[name])
+            errors[name] = error
+            _refuse(name, error, OUTPUT_TOLERANCE)
+        if sample.gradients:
+            found = self.gradients(sample.x, sample.weights)
+            for name, expected in sample.gradients.items():
+                tail, whole = _gradient_errors(found[name], expected)
+                errors[f"grad_{name}"] = whole
+                _refuse(f"grad_{name}", tail, GRADIENT_TOLERANCE)
+                _refuse(f"grad_{name}", whole, GRADIENT_L2_TOLERANCE)
+        return errors
+
+
+def load_model(source: Bundle | Path | str, threads: int = 1) -> OnnxModel:
+    """Open a bundle, build its sessions, check parity on the stored sample. Raises BundleError."""
+    bundle = source if isinstance(source, Bundle) else read_bundle(source)
+    model = OnnxModel(bundle, threads)
+    model.check_parity()
+    return model
+
+
+def _session(name: str, data: bytes, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    # Idle threads must sleep: other sessions and processes share the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception:  # onnxruntime raises many types of its own; none is fit for a user
+        raise BundleError(
+            "onnxruntime cannot open the graph", code="bundle_manifest", field=name
+        ) from None
+
+
+def _require(file: str, present: Sequence[str], needed: Sequence[str]) -> None:
+    absent = [name for name in needed if name not in present]
+    if absent:
+        raise BundleError(f"the graph has no {absent[0]!r}", code="bundle_manifest", field=file)
+
+
+def _check(value: Any, field: str, shape: Sequence[int | None]) -> NDArray[np.float32]:
+    """A finite float32 array of the shape; None stands for any length of at least one."""
+    if not isinstance(value, np.ndarray) or value.dtype != np.float32:
+        found = str(value.dtype) if isinstance(value, np.ndarray) else type(value).__name__
+        raise InputError(
+            "wrong type", code="wrong_dtype", field=field, found=found, expected="float32"
+        )
+    fits = value.ndim == len(shape) and all(
+        (n > 0 if wanted is None else n == wanted)
+        for n, wanted in zip(value.shape, shape, strict=True)
+    )
+    if not fits:
+        raise InputError(
+            "wrong shape",
+            code="wrong_shape",
+            field=field,
+            found=str(list(value.shape)),
+            expected="[" + ", ".join("n" if n is None else str(n) for n in shape) + "]",
+        )
+    if not np.isfinite(value).all():
+        raise InputError(
+            "holds NaN or infinity", code="not_finite", field=field, expected="finite numbers"
+        )
+    return np.ascontiguousarray(value)
+
+
+def _refuse(name: str, error: float, tolerance: float) -> None:
+    if not error <= tolerance:  # NaN is refused too
+        raise BundleError(
+            f"{name} differs from what was computed at export",
+            code="bundle_parity",
+            field=PARITY,
+            found=f"error {error:.2g}",
+            expected=f"at most {tolerance:g}",
+        )
+
+
+def _largest(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    scale = max(1.0, float(np.abs(expected).max(initial=0)))
+    return float(np.abs(found.astype(np.float64) - expected).max(initial=0)) / scale
+
+
+def _gradient_errors(
+    found: NDArray[np.float32], expected: NDArray[np.float32]
+) -> tuple[float, float]:
+    """99th percentile of the error over the largest value, and relative L2."""
+    if found.shape != expected.shape:
+        return float("inf"), float("inf")
+    difference = np.abs(found.astype(np.float64) - expected)
+    largest = float(np.abs(expected).max(initial=0)) or 1.0
+    norm = float(np.linalg.norm(expected)) or 1.0
+    return float(np.quantile(difference, 0.99)) / largest, float(np.linalg.norm(difference)) / norm

@@ -1,0 +1,100 @@
+"""The training loop's content: loss, learning rate, validation figures.
+
+Everything random is a function of (seed, epoch, step), never of a stream's history, so a training
+that was interrupted after an epoch and resumed walks the same path as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional
+
+from models.cnn.network import LesionNet
+
+
+class Optimisation(BaseModel):
+    """How the weights are found; kept in training.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(40, ge=1)
+    batch: int = Field(32, ge=2)
+    learning_rate: float = Field(3e-3, gt=0, description="Peak; cosine decay after a warm-up.")
+    warm_up: float = Field(0.1, ge=0, lt=1, description="Share of the steps.")
+    weight_decay: float = Field(0.02, ge=0)
+    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    patience: int = Field(12, ge=1, description="Epochs without a better validation loss.")
+
+
+class ClassifierTraining(pl.LightningModule):
+    """Batches are (x [B, P, K, K, K], classes [B]): augmented in training, plain in validation."""
+
+    def __init__(
+        self,
+        network: LesionNet,
+        optimisation: Optimisation,
+        seed: int,
+        steps_an_epoch: int,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last_3d)
+        self.optimisation = optimisation
+        self.seed, self.steps_an_epoch = seed, steps_an_epoch
+        self._held: list[tuple[Tensor, Tensor]] = []
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then half a cosine down to one hundredth."""
+        o = self.optimisation
+        total = o.epochs * self.steps_an_epoch
+        warm = max(1, round(total * o.warm_up))
+        if step < warm:
+            return o.learning_rate * (step + 1) / warm
+        along = min(1.0, (step - warm) / max(1, total - warm))
+        return o.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along)))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        o = self.optimisation
+        return torch.optim.AdamW(
+            self.network.parameters(), lr=o.learning_rate, weight_decay=o.weight_decay
+        )
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        x, classes = batch
+        step = self.current_epoch * self.steps_an_epoch + index
+        for group in self.optimizers(use_pl_optimizer=False).param_groups:  # type: ignore[union-attr]
+            group["lr"] = self.learning_rate(step)
+        # Dropout draws from torch's own stream, which others draw from too: set it at each step.
+        torch.manual_seed(self.seed * 1_000_003 + step)
+        logits = self.network(x)
+        loss = functional.cross_entropy(
+            logits, classes, label_smoothing=self.optimisation.label_smoothing
+        )
+        hits = (logits.argmax(dim=1) == classes).float().mean()
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(classes))
+        self.log("train_accuracy", hits, on_step=False, on_epoch=True, batch_size=len(classes))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._held = []
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        x, classes = batch
+        self._held.append((self.network(x), classes))
+
+    def on_validation_epoch_end(self) -> None:
+        logits = torch.cat([a for a, _ in self._held])
+        classes = torch.cat([b for _, b in self._held])
+        self._held = []
+        accuracy = (logits.argmax(dim=1) == classes).float().mean()
+        self.log("val_loss", functional.cross_entropy(logits, classes), prog_bar=True)
+        self.log("val_accuracy", accuracy, prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Only tensors and plain values may be in a checkpoint: it is loaded with weights_only.
+        checkpoint["lesionlens"] = {"seed": self.seed, "steps_an_epoch": self.steps_an_epoch}

@@ -1,0 +1,247 @@
+"""Everything that defines one synthetic lesion, drawn from (seed, index) alone.
+
+A spec holds no voxels: `render` turns it into images. `without` switches features off and leaves
+all else, noise included, as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from models.cohort.phantom import profiles
+from models.cohort.phantom.kinetics import Perfusion
+from models.cohort.phantom.profiles import CLASSES, FEATURES
+from models.errors import InputError
+
+PHASES = ("arterial", "portal_venous", "delayed")
+_BLOCK = 12  # lesions laid out together: each class twice, cut into patients
+
+# One stream of random numbers for each purpose, so that none disturbs another.
+LAYOUT, PATIENT, LESION, ANATOMY, NOISE, FEATURE = range(6)
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """What the patient and the scanner contribute; the same for all lesions of a patient.
+
+    spacing: mm, [column, row, slice]. times: seconds after injection, by phase. noise: standard
+    deviation of each Rician channel and bias: largest deviation of the coil sensitivity, both over
+    unenhanced parenchyma. gain: stored units for unenhanced parenchyma.
+    """
+
+    spacing: tuple[float, float, float]
+    times: Mapping[str, float]
+    noise: float
+    bias: float
+    gain: float
+    perfusion: Perfusion
+
+
+@dataclass(frozen=True)
+class Form:
+    """The core shape: an ellipsoid of `diameter_mm` with a rough border.
+
+    axes: semi-axes over the mean one. angles: its orientation. core_radius: of a hypoenhancing
+    core, over the lesion's.
+    """
+
+    diameter_mm: float
+    axes: tuple[float, float, float]
+    angles: tuple[float, float, float]
+    roughness: float
+    core_radius: float
+
+
+@dataclass(frozen=True)
+class LesionSpec:
+    """One synthetic lesion.
+
+    base: signal of featureless lesion tissue over parenchyma, arterial and late. shifts: mm by
+    which a phase is displaced against the first. features: id -> strength in (0, 1] for those that
+    are on. drawn: the same as first drawn; it sets the reader's box, which stays where it is when a
+    feature is switched off.
+    """
+
+    seed: int
+    index: int
+    lesion_id: str
+    patient_id: str
+    class_id: str
+    shape: tuple[int, int, int]
+    centre_mm: tuple[float, float, float]
+    scanner: Scanner
+    form: Form
+    base: tuple[float, float]
+    shifts: Mapping[str, tuple[float, float, float]]
+    features: Mapping[str, float]
+    drawn: Mapping[str, float]
+
+    def without(self, *features: str) -> LesionSpec:
+        """The same lesion with these features off. Unknown ids raise InputError."""
+        for feature in features:
+            _known(feature)
+        left = {f: s for f, s in self.features.items() if f not in features}
+        return replace(self, features=left)
+
+    def with_strength(self, feature: str, strength: float) -> LesionSpec:
+        """The same lesion with a feature that it has at another strength in (0, 1]."""
+        _known(feature)
+        if feature not in self.features or not 0 < strength <= 1:
+            raise InputError(
+                "no such strength",
+                field=feature,
+                found=str(strength),
+                expected="a feature that is on, strength above 0 and up to 1",
+            )
+        return replace(self, features={**self.features, feature: float(strength)})
+
+    def rng(self, stream: int, *more: int) -> np.random.Generator:
+        """A generator for one purpose; it does not depend on the features."""
+        return np.random.default_rng([self.seed, stream, self.index, *more])
+
+
+def _known(feature: str) -> None:
+    if feature not in FEATURES:
+        raise InputError(
+            "unknown feature", field="feature", found=feature, expected=", ".join(FEATURES)
+        )
+
+
+@lru_cache(maxsize=4096)
+def _layout(seed: int, block: int) -> tuple[tuple[str, int], ...]:
+    """(class, index of the patient's first lesion) for each lesion of a block."""
+    rng = np.random.default_rng([seed, LAYOUT, block])
+    runs: list[list[str]] = []
+    for name in CLASSES:
+        # Lesions of one patient are often, not always, of one kind.
+        runs += [[name, name]] if rng.random() < 0.5 else [[name], [name]]
+    classes = [c for i in rng.permutation(len(runs)) for c in runs[i]]
+    first: list[int] = []
+    while len(first) < _BLOCK:
+        size = int(rng.choice(3, p=(0.55, 0.30, 0.15))) + 1
+        first += [block * _BLOCK + len(first)] * min(size, _BLOCK - len(first))
+    return tuple(zip(classes, first, strict=True))
+
+
+def draw(seed: int, index: int, class_id: str | None = None) -> LesionSpec:
+    """Draw lesion `index` of the cohort `seed`; the same arguments give the same lesion.
+
+    `class_id` overrides the class that the layout gives. Raises InputError for a negative seed or
+    index, or an unknown class.
+    """
+    if seed < 0 or index < 0:
+        raise InputError("negative", field="seed", expected="seed and index of 0 or more")
+    laid, first = _layout(seed, index // _BLOCK)[index % _BLOCK]
+    name = class_id or laid
+    if name not in CLASSES:
+        raise InputError("unknown class", field="class", found=name, expected=", ".join(CLASSES))
+    scanner = _scanner(np.random.default_rng([seed, PATIENT, first]))
+    rng = np.random.default_rng([seed, LESION, index])
+    features = _features(name, rng)
+    form = _form(name, features, rng)
+    shape = _grid(form.diameter_mm, scanner.spacing)
+    return LesionSpec(
+        seed=seed,
+        index=index,
+        lesion_id=f"L{index:05d}",
+        patient_id=f"P{first:05d}",
+        class_id=name,
+        shape=shape,
+        centre_mm=_three(rng.uniform(-3, 3, 3)),
+        scanner=scanner,
+        form=form,
+        base=_base(name, features, rng),
+        shifts=_shifts(rng),
+        features=features,
+        drawn=features,
+    )
+
+
+def _scanner(rng: np.random.Generator) -> Scanner:
+    in_plane = round(float(rng.uniform(1.0, 1.6)), 2)
+    slices = float(rng.choice((2.0, 2.5, 3.0, 3.5, 4.0)))
+    delays = (rng.normal(20, 2.0), rng.normal(70, 6.0), rng.normal(180, 14.0))
+    return Scanner(
+        spacing=(in_plane, in_plane, slices),
+        times={p: round(float(t), 1) for p, t in zip(PHASES, delays, strict=True)},
+        noise=float(rng.uniform(0.03, 0.07)),
+        bias=float(rng.uniform(0.04, 0.15)),
+        gain=float(rng.uniform(220, 480)),
+        perfusion=Perfusion(float(rng.uniform(0.85, 1.15)), float(rng.uniform(32, 46))),
+    )
+
+
+def _features(class_id: str, rng: np.random.Generator) -> dict[str, float]:
+    """One to four features given the class, without contradictions; id -> strength."""
+    blend = 0.5 if rng.random() < profiles.ATYPICAL_SHARE else 0.0
+    chances = {
+        f: (1 - blend) * profiles.chance(f, class_id) + blend * profiles.mean_chance(f)
+        for f in FEATURES
+    }
+    # A contradiction is settled in favour of the first, so the likelier tends to come first.
+    keys = {f: rng.random() ** (1 / max(chances[f], 1e-3)) for f in FEATURES}
+    chosen: list[str] = []
+    for f in sorted(FEATURES, key=lambda f: -keys[f]):
+        if rng.random() < chances[f] and not any(profiles.conflict(f, g) for g in chosen):
+            chosen.append(f)
+    if not chosen:
+        chosen = [max(FEATURES, key=lambda f: keys[f])]
+    chosen = chosen[: profiles.MOST_FEATURES]
+    faint = {f: profiles.chance(f, class_id) < 0.3 for f in chosen}
+    return {
+        f: round(float(rng.uniform(0.35, 0.9) if faint[f] else rng.uniform(0.45, 1.0)), 3)
+        for f in FEATURES
+        if f in chosen
+    }
+
+
+def _form(class_id: str, features: Mapping[str, float], rng: np.random.Generator) -> Form:
+    kind = profiles.profile(class_id)
+    smallest = max([12.0, *(profiles.SMALLEST_MM.get(f, 0.0) for f in features)])
+    largest = min([56.0, *(profiles.LARGEST_MM.get(f, 56.0) for f in features)])
+    diameter = float(np.clip(kind.diameter_mm * np.exp(rng.normal(0, 0.35)), smallest, largest))
+    axes = np.exp(rng.normal(0, 0.10, 3))
+    axes /= np.cbrt(axes.prod())
+    return Form(
+        diameter_mm=round(diameter, 2),
+        axes=_three(axes),
+        angles=_three(rng.uniform(0, np.pi, 3)),
+        roughness=kind.roughness * float(rng.uniform(0.6, 1.4)),
+        core_radius=float(rng.uniform(*kind.core_radius)),
+    )
+
+
+def _base(
+    class_id: str, features: Mapping[str, float], rng: np.random.Generator
+) -> tuple[float, float]:
+    """Levels that no feature's label would be true of: neither iso, nor washing out, nor rising."""
+    kind = profiles.profile(class_id)
+    mean, spread = kind.base
+    if "arterial_hyperenhancement" in features:
+        level = float(rng.normal(1.0, 0.03))
+        late = 0.90 if rng.random() < kind.darker_late else 1.10
+        return level, late + float(np.clip(rng.normal(0, 0.015), -0.04, 0.04))
+    level = float(np.clip(rng.normal(mean, spread), 0.5, 0.91))
+    return level, level + float(np.clip(rng.normal(0, 0.015), -0.03, 0.03))
+
+
+def _shifts(rng: np.random.Generator) -> dict[str, tuple[float, float, float]]:
+    """Breath-hold misregistration; the first phase is the reference."""
+    drift = {p: np.clip(rng.normal(0, 0.7, 3), -1.8, 1.8) for p in PHASES[1:]}
+    return {PHASES[0]: (0.0, 0.0, 0.0), **{p: _three(d) for p, d in drift.items()}}
+
+
+def _grid(diameter: float, spacing: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Large enough for a field of view of twice the lesion, within what keeps it small."""
+    wide = int(np.clip(np.ceil(2.2 * diameter / spacing[0]), 60, 96))
+    deep = int(np.clip(np.ceil(2.2 * diameter / spacing[2]), 22, 40))
+    return wide, wide, deep
+
+
+def _three(values: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in values)
+    return x, y, z

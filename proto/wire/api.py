@@ -1,0 +1,91 @@
+"""Messages of the HTTP API: predictions, jobs, problems."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from wire.explanation import Caution, ClassProbability, OutOfDistribution
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class PredictionResponse(_Message):
+    """Answer of POST /v1/predictions. One deterministic pass; explanations average many."""
+
+    bundle: str
+    synthetic: bool
+    class_id: str
+    label: str
+    probabilities: list[ClassProbability] = Field(description="Highest first.")
+    logits: list[float] = Field(description="Uncalibrated, in the bundle's class order.")
+    activations: dict[str, list[float]] = Field(
+        default_factory=dict, description="Pooled taps that the request asked for."
+    )
+    out_of_distribution: OutOfDistribution
+    cautions: list[Caution]
+
+
+class JobState(StrEnum):
+    """queued -> running -> done | failed; queued or running -> cancelled."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+class ExplanationParameters(_Message):
+    """What a caller may choose. The job id is a hash of these, the lesion and the bundle."""
+
+    passes: int = Field(25, ge=1, le=200, description="Stochastic passes to average over.")
+    seed: int = Field(0, ge=0, lt=2**31)
+    map_steps: int = Field(16, ge=1, le=256, description="Integrated-gradient steps.")
+
+
+class JobLinks(_Message):
+    self: str
+    events: str
+    report: str
+    maps: str
+
+
+class JobStatus(_Message):
+    """State of one explanation job. `result` is present when, and only when, it is done."""
+
+    id: str
+    state: JobState
+    stage: str = Field("", description="What the worker is doing, in words.")
+    progress: float = Field(0, ge=0, le=1)
+    accepted_at: str = Field(description="RFC 3339, UTC.")
+    finished_at: str | None = None
+    seconds: float | None = Field(None, description="From acceptance to the final state.")
+    error: Problem | None = None
+    links: JobLinks
+    result: dict[str, Any] | None = Field(None, description="The explanation document.")
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details, with the field, what was found and what was expected."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="URN of the error code, e.g. urn:lesionlens:problem:box_outside.")
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+    found: str | None = None
+    expected: str | None = None
+
+
+JobStatus.model_rebuild()

@@ -1,0 +1,199 @@
+"""`lesionlens explain`: one lesion, here or on a server; both give the same document."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from models.errors import BundleError, InputError
+from wire.api import ExplanationParameters
+from wire.explanation import Explanation
+
+if TYPE_CHECKING:
+    from services.cli.explain_inputs import Source
+    from services.cli.explain_remote import Fetched
+    from services.common.settings import Settings
+
+_PATH = click.Path(path_type=Path)
+_LIMITS: dict[str, Any] = ExplanationParameters.model_json_schema()["properties"]
+
+
+@click.command()
+@click.option("--arterial", type=_PATH, help="NIfTI file, DICOM file or DICOM folder.")
+@click.option("--portal-venous", type=_PATH, help="The same for the portal venous phase.")
+@click.option("--delayed", type=_PATH, help="The same for the delayed phase.")
+@click.option("--phase", "more", multiple=True, metavar="ID=PATH", help="Any other phase.")
+@click.option("--dicom", type=_PATH, help="Folder with all phases; they are told apart.")
+@click.option("--cohort", type=_PATH, help="Folder of a cohort, with --lesion.")
+@click.option("--lesion", metavar="ID", help="A lesion of the cohort; it brings its box.")
+@click.option(
+    "--box",
+    "boxes",
+    multiple=True,
+    metavar="x0,y0,z0,x1,y1,z1",
+    help="Voxel indices, half open, on the first phase; or PHASE=... once for each phase.",
+)
+@click.option("--bundle", metavar="PATH|TAG", help="Folder, or a name in the model store.")
+@click.option("--server", metavar="URL", help="Let a LesionLens server compute it.")
+@click.option("--out", type=_PATH, help="Folder for explanation.json, report.html, maps.npz.")
+@click.option("--json", "as_json", is_flag=True, help="Print the document, nothing else.")
+@click.option("--passes", type=int, default=25, show_default=True, help="Stochastic passes.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--map-steps", type=int, default=16, show_default=True, help="Steps of the maps.")
+def explain(
+    arterial: Path | None,
+    portal_venous: Path | None,
+    delayed: Path | None,
+    more: tuple[str, ...],
+    dicom: Path | None,
+    cohort: Path | None,
+    lesion: str | None,
+    boxes: tuple[str, ...],
+    bundle: str | None,
+    server: str | None,
+    out: Path | None,
+    as_json: bool,
+    passes: int,
+    seed: int,
+    map_steps: int,
+) -> None:
+    """Classify one lesion and show the reasons: features, influence, maps, similar lesions.
+
+    \b
+    lesionlens explain --arterial a.nii.gz --portal-venous v.nii.gz --delayed d.nii.gz \\
+                       --box "60,72,14,92,104,30" --out explained
+    lesionlens explain --cohort DIR --lesion ID
+    lesionlens explain --dicom FOLDER --box "60,72,14,92,104,30" --server http://host:3000
+    """
+    from services.cli.explain_inputs import Source
+    from services.common.settings import Settings
+
+    parameters = _parameters(passes=passes, seed=seed, map_steps=map_steps)
+    files = {"arterial": arterial, "portal_venous": portal_venous, "delayed": delayed}
+    source = Source(
+        files={p: f for p, f in files.items() if f is not None} | _more(more),
+        dicom=dicom,
+        cohort=cohort,
+        lesion=lesion,
+        boxes=boxes,
+    )
+    source.check()
+    if server and bundle:
+        raise InputError("the server has its own bundle", code="wrong_source", field="bundle")
+    settings = Settings()
+    with _progress() as tell:
+        if server:
+            from services.cli.explain_remote import explain_remote
+
+            tell("reading the images", 0.0)
+            study = source.study(source.phases(), settings.max_volume_mb << 20)
+            fetched = explain_remote(server, study, parameters, tell)
+        else:
+            fetched = _here(source, bundle, settings, parameters, tell)
+    if out is not None:
+        _write(out, fetched)
+    if as_json:
+        sys.stdout.buffer.write(fetched.document)
+        sys.stdout.buffer.flush()
+        return
+    from services.cli.explain_summary import show
+
+    show(Explanation.model_validate_json(fetched.document), out)
+
+
+def _here(
+    source: Source,
+    bundle_ref: str | None,
+    settings: Settings,
+    parameters: ExplanationParameters,
+    tell: Callable[[str, float], None],
+) -> Fetched:
+    """In this process: the bundle on onnxruntime."""
+    from models.bundle.read import read_bundle
+    from models.bundle.runtime import load_model
+    from models.reasons.explain import document_bytes, maps_bytes
+    from models.reasons.explain import explain as explain_lesion
+    from models.report.page import render
+    from models.voi import extract
+    from services.cli.explain_remote import Fetched
+    from services.common.store import resolve
+
+    tell("reading the bundle", 0.0)
+    max_bytes = settings.max_volume_mb << 20
+    try:
+        bundle = read_bundle(resolve(bundle_ref, settings))
+    except BundleError:
+        source.study(source.phases(), max_bytes)  # a fault of the input is worth more
+        raise
+    tell("reading the images", 0.0)
+    study = source.study(bundle.manifest.phases, max_bytes)
+    lesion = extract(study, bundle.preprocessing)
+    tell("loading the network", 0.0)
+    model = load_model(bundle, settings.threads)
+    result = explain_lesion(lesion, bundle, model, parameters, tell)
+    tell("writing the report", 0.99)
+    return Fetched(
+        document=document_bytes(result.document),
+        report=render(result.document, lesion, result.maps).encode("utf-8"),
+        maps=maps_bytes(result.maps),
+    )
+
+
+def _parameters(**values: int) -> ExplanationParameters:
+    """One line for a value out of range."""
+    for name, value in values.items():
+        limits = _LIMITS[name]
+        low = limits.get("minimum", 0)
+        high = limits.get("maximum", limits.get("exclusiveMaximum", 2**31) - 1)
+        if not low <= value <= high:
+            raise InputError(
+                "out of range",
+                field=name.replace("_", "-"),
+                found=str(value),
+                expected=f"{low} to {high}",
+            )
+    return ExplanationParameters(**values)
+
+
+def _more(texts: tuple[str, ...]) -> dict[str, Path]:
+    pairs = [text.partition("=") for text in texts]
+    for name, separator, path in pairs:
+        if not (name and separator and path):
+            raise InputError("not ID=PATH", code="wrong_source", field="phase", found=name[:60])
+    return {name: Path(path) for name, _, path in pairs}
+
+
+def _write(folder: Path, fetched: Fetched) -> None:
+    files = {
+        "explanation.json": fetched.document,
+        "report.html": fetched.report,
+        "maps.npz": fetched.maps,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        raise InputError(
+            "cannot be written", code="unwritable", field="out", found=error.strerror or "an error"
+        ) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr where a person looks; nothing in a pipe."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda stage, fraction: bar.update(task, description=stage, completed=fraction)

@@ -1,0 +1,152 @@
+"""lesionlens train: a cohort in, a model bundle out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from services.training.fit import Interrupted
+from services.training.pipeline import TrainResult
+from services.training.pipeline import train as run
+from services.training.profiles import PROFILES, profile
+from services.training.stages import Report
+
+
+@click.command(
+    epilog="Example:  lesionlens cohort phantom --out build/cohort --n 400 &&  "
+    "lesionlens train --cohort build/cohort --out build/model --profile demo"
+)
+@click.option(
+    "--cohort",
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder with cohort.json. Check it first with 'lesionlens cohort check'.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Output folder: bundle/ is the result, fit/ holds checkpoints and curves.csv.",
+)
+@click.option(
+    "--profile",
+    "profile_name",
+    type=click.Choice(list(PROFILES)),
+    default="default",
+    show_default=True,
+    help="demo: a few minutes on two cores. default: longer and more accurate.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="The same seed, cohort and machine give the same weights.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="In place of the profile's number.")
+@click.option(
+    "--resume/--fresh",
+    default=True,
+    show_default=True,
+    help="Continue what an earlier run of the same cohort, profile and seed left, or start anew.",
+)
+@click.option(
+    "--store/--no-store",
+    default=True,
+    show_default=True,
+    help="Register the bundle in the BentoML model store, where servers find it by name.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Threads of torch. One is fastest for this small network on most CPUs.",
+)
+def train(
+    cohort: Path,
+    out: Path,
+    profile_name: str,
+    seed: int,
+    epochs: int | None,
+    resume: bool,
+    store: bool,
+    threads: int,
+) -> None:
+    """Train the CNN on a cohort, fit the feature probes and write a model bundle.
+
+    \b
+    Stages, each printed with its seconds:
+      load         every lesion on one grid in millimetres
+      fit          the CNN; a checkpoint after every epoch
+      export       classifier and gradients to ONNX, so that serving needs no torch
+      parity       every output of both files against torch; stops if one is off
+      activations  averages over stochastic passes, the lesion as the unit
+      calibrate    one temperature, on validation
+      probes       one per radiological feature, from about ten labelled lesions each
+      evaluation   the test split, looked at once
+      bundle       all of it in one folder with checksums and a model card
+      register     in the BentoML model store
+
+    Stop with Ctrl-C at any time: the same command continues after the last whole epoch, and gives
+    the same weights as a run that was never stopped. The weights are chosen on validation lesions.
+    """
+    screen = sys.stdout.isatty()
+    try:
+        result = run(
+            cohort,
+            out,
+            profile(profile_name, epochs=epochs),
+            seed,
+            resume,
+            StageLines(screen),
+            bar=screen,
+            store=store,
+            threads=threads,
+        )
+    except Interrupted as stop:
+        click.echo(
+            f"stopped: {stop.epochs} whole epochs are kept; the same command continues", err=True
+        )
+        raise click.exceptions.Exit(130) from None
+    summary(result)
+
+
+class StageLines:
+    """A line a stage: its name and seconds, then what it came to."""
+
+    def __init__(self, screen: bool) -> None:
+        self.screen = screen
+        self._wide = 0
+
+    def __call__(self, report: Report) -> None:
+        if report.seconds is not None:
+            self._clear()
+            click.echo(f"{report.stage:<12} {report.seconds:7.1f} s  {report.note}".rstrip())
+        elif self.screen:
+            share = f" {report.fraction:4.0%}" if report.fraction else ""
+            line = f"{report.stage:<12} {report.note}{share}"
+            click.echo("\r" + line.ljust(self._wide), nl=False)
+            self._wide = len(line)
+        elif report.note.startswith("epoch "):
+            click.echo(f"{'':<12} {report.note}")
+
+    def _clear(self) -> None:
+        if self.screen and self._wide:
+            click.echo("\r" + " " * self._wide + "\r", nl=False)
+            self._wide = 0
+
+
+def summary(result: TrainResult) -> None:
+    """The end of the run, for people."""
+    low, high = result.test_ci
+    click.echo(
+        f"\nbundle       {result.bundle}  ({result.hash})\n"
+        + (f"model store  {result.tag}\n" if result.tag else "")
+        + f"accuracy     validation {result.validation_accuracy:.3f}, "
+        f"test {result.test_accuracy:.3f} (95 % {low:.3f} to {high:.3f}, n = {result.n_test})\n"
+        f"total        {sum(result.stages.values()):.0f} s\n"
+        f"next         lesionlens bundle describe {result.bundle}"
+    )

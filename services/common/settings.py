@@ -1,0 +1,60 @@
+"""Settings of every process, from the environment (LESIONLENS_*) or a .env file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """One class for all processes, so that two of them cannot disagree on a default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LESIONLENS_", env_file=".env", extra="ignore", frozen=True
+    )
+
+    home: Path = Field(Path(".lesionlens"), description="State: ledger, blobs, sockets, logs.")
+    bundle: Path | None = Field(None, description="Folder of the bundle to serve.")
+
+    host: str = Field("127.0.0.1", description="Address that the front door listens on.")
+    port: int = Field(3000, description="Port of the front door.")
+    redis_url: str | None = Field(None, description="A real Redis; unset: the embedded one.")
+    redis_port: int = Field(6390, description="Port of the embedded Redis.")
+    inference_url: str | None = Field(None, description="Where workers reach OIP v2.")
+    ledger_url: str | None = Field(None, description="SQLAlchemy URL; unset: SQLite in home.")
+    blobs_url: str | None = Field(None, description="fsspec URL; unset: a folder in home.")
+
+    max_body_mb: int = Field(256, description="Largest request body.")
+    max_volume_mb: int = Field(1024, description="Largest volume once decompressed, a phase.")
+    threads: int = Field(1, description="Intra-op threads of one inference session.")
+    sessions: int = Field(2, description="Inference calls that run side by side.")
+    queue: int = Field(32, description="Inference requests that may wait; beyond: 503.")
+    worker_processes: int = Field(1, description="Celery child processes.")
+    job_seconds: int = Field(600, description="Hard limit of one explanation.")
+    job_attempts: int = Field(5, description="Deliveries before a job is declared failed.")
+    result_days: int = Field(7, description="Results are kept this long; later: 410.")
+
+    @property
+    def ledger(self) -> str:
+        return self.ledger_url or f"sqlite:///{(self.home / 'ledger.sqlite').resolve()}"
+
+    @property
+    def blobs(self) -> str:
+        return self.blobs_url or (self.home / "blobs").resolve().as_uri()
+
+    @property
+    def redis(self) -> str:
+        return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def inference(self) -> str:
+        """Base URL of the inference service as workers see it."""
+        return self.inference_url or f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables for a child process."""
+        values: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        return {f"LESIONLENS_{k.upper()}": str(v) for k, v in values.items()}

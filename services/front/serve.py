@@ -1,0 +1,93 @@
+"""Start the front door: python -m services.front.serve
+
+    settings -> bundle and its parity checked -> port free? -> BentoML's supervisor -> its worker
+
+Everything that would make a worker die at start is looked at here, where it ends in one line and
+exit code 2: a supervisor would start the worker again and again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.bundle.runtime import load_model
+from models.errors import InputError, LensError
+from services.common.problems import invalid
+from services.common.settings import Settings
+from services.front.bundle import open_bundle
+from services.front.refusal import EXIT_CODE, forget, give_up, was_refused
+
+
+def main() -> None:
+    """Check, then supervise until SIGTERM or SIGINT."""
+    try:
+        settings = _settings()
+        load_model(open_bundle(settings), settings.threads)
+        host = _address(settings.host, settings.port)
+        home = _home(settings)
+    except LensError as error:
+        give_up(error)
+    os.environ.update(settings.environment())
+    os.environ["BENTOML_HOME"] = home
+    forget()
+    # Not before: BentoML reads the environment when it is imported.
+    from services.front import service
+
+    supervisor: Any = service.LesionLens
+    supervisor.serve_http(host=host, port=settings.port)
+    if was_refused():
+        sys.exit(EXIT_CODE)
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise invalid(error, "settings") from None
+
+
+def _address(host: str, port: int) -> str:
+    """The numeric address to bind, once it is known to be free. Raises InputError."""
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        raise InputError(
+            "cannot listen here",
+            code="address_in_use",
+            field="LESIONLENS_HOST, LESIONLENS_PORT",
+            found=f"{host}:{port} ({error.strerror or error})",
+            expected="a free port on an address of this machine",
+        ) from None
+    return str(where[0])
+
+
+def _home(settings: Settings) -> str:
+    """A folder for BentoML's own files, made; a worker's metrics are written there.
+
+    The default in the user's home is shared by all services of the user, and the metrics in it are
+    wiped whenever one of them starts. The model store is not needed here: the bundle is a folder.
+    """
+    folder = settings.home.resolve() / f"front-{settings.port}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            "cannot write here",
+            code="not_writable",
+            field="LESIONLENS_HOME",
+            found=f"{settings.home} ({error.strerror})",
+            expected="a folder that this user may write in",
+        ) from None
+    return str(folder)
+
+
+if __name__ == "__main__":
+    main()

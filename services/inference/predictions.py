@@ -1,0 +1,165 @@
+"""POST /v1/predictions, and what the bundle says of itself: GET /v1/models, GET /v1/features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from models.bundle.read import Bundle
+from models.errors import InputError
+from models.reasons.predict import predict
+from models.voi import extract
+from models.volume import Study
+from services.common.problems import RESPONSES
+from services.common.settings import Settings
+from services.common.uploads import read_upload
+from services.inference.host import ModelHost
+from wire.api import PredictionResponse
+
+_FILE = {"type": "string", "format": "binary"}
+_BOX = {"type": "string", "example": "40,52,10,71,80,24"}
+
+
+def _study_request(phases: Sequence[str], extra: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI of a study in any accepted form; extra: schemas of the route's own form fields."""
+    form = {
+        **{p: _FILE | {"description": "One NIfTI file, .nii or .nii.gz"} for p in phases},
+        "box": _BOX
+        | {
+            "description": "x0,y0,z0,x1,y1,z1: voxel indices of the first phase, half open. It is "
+            "carried to the other phases in millimetres; or give box.<phase> for each."
+        },
+        **extra,
+    }
+    return {
+        "requestBody": {
+            "required": True,
+            "description": "The phases of one lesion and a box around it. Field names are the "
+            "phase ids of the bundle (`GET /v1/models`).",
+            "content": {
+                "multipart/form-data": {
+                    "schema": {"type": "object", "properties": form, "required": list(phases)}
+                },
+                "application/x-npy": {
+                    "schema": _FILE | {"description": "One .npy array [phases, X, Y, Z]."}
+                },
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/StudyBody"},
+                    "example": {
+                        "phases": {p: {"nifti": "H4sIAAAA..."} for p in phases},
+                        "box": [[40, 52, 10], [71, 80, 24]],
+                    },
+                },
+            },
+        },
+        "parameters": [
+            {
+                "name": "spacing",
+                "in": "query",
+                "description": "application/x-npy only: voxel edges in mm, x,y,z.",
+                "schema": {"type": "string"},
+                "example": "1.2,1.2,3",
+            },
+            {
+                "name": "box",
+                "in": "query",
+                "description": "application/x-npy only: as the form's field of that name.",
+                "schema": {"type": "string"},
+            },
+        ],
+    }
+
+
+def build_router(host: ModelHost, settings: Settings) -> APIRouter:
+    """Routes under /v1 that the bundle and one deterministic pass can answer."""
+    router = APIRouter(prefix="/v1", tags=["predictions"])
+    bundle = host.bundle
+    phases = list(bundle.manifest.phases)
+
+    @router.post(
+        "/predictions",
+        summary="Classify one lesion",
+        description="One deterministic pass: calibrated class probabilities, an "
+        "out-of-distribution score and cautions. Pooled activations on request. Research software, "
+        "not a medical device.",
+        response_model=PredictionResponse,
+        responses=RESPONSES,
+        openapi_extra=_with_activations(phases),
+    )
+    async def predictions(request: Request) -> PredictionResponse:
+        with host.admit():
+            upload = await read_upload(request, phases, settings, options=("activations",))
+            taps = _taps(upload.options.get("activations"), list(bundle.manifest.taps))
+            return await host.run(_predict, host, upload.study, taps)
+
+    @router.get("/models", summary="The bundle that is served")
+    async def models() -> dict[str, Any]:
+        return {"models": [_described(bundle)]}
+
+    @router.get("/features", summary="The vocabulary, and how well each feature is detected")
+    async def features() -> dict[str, Any]:
+        return {"bundle": bundle.hash, "features": _features(bundle)}
+
+    return router
+
+
+def _with_activations(phases: Sequence[str]) -> dict[str, Any]:
+    text = "Taps whose pooled activations are wanted, e.g. `fc,conv4`."
+    extra = _study_request(phases, {"activations": {"type": "string", "description": text}})
+    extra["parameters"].append(
+        {
+            "name": "activations",
+            "in": "query",
+            "description": text,
+            "schema": {"type": "string"},
+            "example": "fc",
+        }
+    )
+    return extra
+
+
+def _taps(value: Any, known: list[str]) -> list[str]:
+    names = value if isinstance(value, list) else str(value or "").split(",")
+    taps = [str(name).strip() for name in names if str(name).strip()]
+    unknown = [name for name in taps if name not in known]
+    if unknown:
+        raise InputError(
+            "no such tap",
+            code="unknown_tap",
+            field="activations",
+            found=unknown[0][:60],
+            expected=", ".join(known),
+        )
+    return list(dict.fromkeys(taps))
+
+
+def _predict(host: ModelHost, study: Study, taps: list[str]) -> PredictionResponse:
+    lesion = extract(study, host.bundle.preprocessing)
+    return predict(lesion, host.bundle, host.model, taps)
+
+
+def _described(bundle: Bundle) -> dict[str, Any]:
+    return {
+        "name": bundle.manifest.name,
+        "bundle": bundle.hash,
+        "manifest": bundle.manifest.model_dump(mode="json"),
+        "classes": [c.model_dump(mode="json") for c in bundle.vocabulary.classes],
+        "phases": [p.model_dump(mode="json") for p in bundle.vocabulary.phases],
+        "card": bundle.card,
+    }
+
+
+def _features(bundle: Bundle) -> list[dict[str, Any]]:
+    """In the vocabulary's order, which is the probes' order."""
+    probes = bundle.probes
+    return [
+        {
+            **feature.model_dump(mode="json"),
+            "probe": probes.kinds[i],
+            "threshold": round(float(probes.thresholds[i]), 4),
+            "quality": probes.quality[i].model_dump(mode="json"),
+        }
+        for i, feature in enumerate(bundle.vocabulary.features)
+    ]

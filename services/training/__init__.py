@@ -1,0 +1,1 @@
+"""The training service: cohort in, model bundle out. The only service that imports torch."""

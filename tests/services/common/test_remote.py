@@ -1,0 +1,164 @@
+"""One contract, two models: what is above them can't tell which it talks to."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+
+from models.bundle.runtime import load_model
+from models.errors import InputError, LensError, Unavailable
+from models.model import Model
+from services.common.remote import RemoteModel
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def local(tiny_bundle) -> Model:
+    return load_model(tiny_bundle)
+
+
+@pytest.fixture(scope="module", params=["in_process", "remote"])
+def model(request: pytest.FixtureRequest, local: Model) -> Model:
+    if request.param == "in_process":
+        return local
+    return RemoteModel(request.getfixturevalue("front").url, bundle=local.info.bundle)
+
+
+@pytest.fixture(scope="module")
+def x(local: Model) -> np.ndarray:
+    shape = (3, *local.info.input_shape)
+    return np.random.default_rng(11).normal(size=shape).astype(np.float32)
+
+
+def test_info(model: Model, local: Model) -> None:
+    assert model.info == local.info
+    assert list(model.info.taps) == list(local.info.taps)
+
+
+def test_forward_is_equal_to_the_bit(model: Model, local: Model, x: np.ndarray) -> None:
+    names = ["logits", "scores", *local.info.taps, f"{next(iter(local.info.taps))}_map"]
+    expected = local.forward(x, names)
+    found = model.forward(x, names)
+    assert list(found) == names
+    for name in names:
+        np.testing.assert_array_equal(found[name], expected[name], strict=True)
+        found[name][:] = 0  # the caller's own memory
+
+
+def test_gradients_are_equal_to_the_bit(model: Model, local: Model, x: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    weights = {"logits": rng.normal(size=(3, len(local.info.classes))).astype(np.float32)}
+    for more in ({}, {"fc": rng.normal(size=(3, local.info.taps["fc"])).astype(np.float32)}):
+        expected = local.gradients(x, weights | more)
+        found = model.gradients(x, weights | more)
+        assert set(found) == {"input", *local.info.taps}
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, strict=True)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, x: m.forward(x, ["nothing"]),
+        lambda m, x: m.forward(x[:, :1], ["logits"]),
+        lambda m, x: m.forward(x * np.float32(np.inf), ["logits"]),
+        lambda m, x: m.gradients(x, {"nothing": x[:, 0, 0, 0]}),
+        lambda m, x: m.gradients(x, {"logits": np.zeros((1, 2), np.float32)}),
+    ],
+)
+def test_refusals(model: Model, x: np.ndarray, call: Callable[[Model, np.ndarray], object]) -> None:
+    with pytest.raises(InputError):
+        call(model, x)
+
+
+def test_threads_share_one_model(model: Model, local: Model, x: np.ndarray) -> None:
+    expected = local.forward(x, ["logits"])["logits"]
+    found: list[np.ndarray] = []
+
+    def ask() -> None:
+        found.append(model.forward(x, ["logits"])["logits"])
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for value in found:
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_nobody_there() -> None:
+    model = RemoteModel("http://127.0.0.1:1")
+    with pytest.raises(Unavailable) as caught:
+        model.forward(np.zeros((1, 3, 24, 24, 24), np.float32), ["logits"])
+    assert caught.value.code == "inference_unavailable"
+    assert caught.value.retry_after > 0
+
+
+def test_a_silent_server_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        model = RemoteModel(f"127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
+        with pytest.raises(Unavailable) as caught:
+            model.forward(np.zeros((1, 3, 24, 24, 24), np.float32), ["logits"])
+    assert caught.value.code == "inference_unavailable"
+
+
+class _Closing(BaseHTTPRequestHandler):
+    """Answers /config once a connection and closes it without a word, as a dying worker does."""
+
+    protocol_version = "HTTP/1.1"
+    answers = 0
+
+    def do_GET(self) -> None:
+        type(self).answers += 1
+        body = b"{}"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_connection_that_died_is_replaced() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Closing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            model = RemoteModel(f"127.0.0.1:{server.server_port}", timeout=5)
+            for _ in range(2):  # reached both times, and told that it is no bundle of ours
+                with pytest.raises(LensError) as caught:
+                    _ = model.info
+                assert caught.value.code == "bad_answer"
+            assert _Closing.answers == 2
+        finally:
+            server.shutdown()
+            thread.join()
+    with pytest.raises(Unavailable):
+        _ = model.info
+
+
+def test_another_bundle(front) -> None:
+    with pytest.raises(Unavailable) as caught:
+        _ = RemoteModel(front.url, bundle="b-another").info
+    assert caught.value.code == "bundle_mismatch"
+    with pytest.raises(Unavailable):
+        RemoteModel(front.url, bundle="b-another").forward(
+            np.zeros((1, 3, 24, 24, 24), np.float32), ["logits"]
+        )
+
+
+@pytest.mark.parametrize("url", ["ftp://a", "http://", ""])
+def test_not_an_address(url: str) -> None:
+    with pytest.raises(LensError) as caught:
+        RemoteModel(url)
+    assert caught.value.field == "inference_url"
