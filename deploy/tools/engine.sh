@@ -20,7 +20,7 @@ mkdir -p "${2:?$usage}"
 owner=${3:-}
 self=$(realpath "$0")
 dir=$(cd "$2" && pwd -P)
-run=/tmp/lesionlens-engine-$(printf %s "$dir" | cksum | cut -d' ' -f1)
+run=/run/lesionlens-engine-$(printf %s "$dir" | cksum | cut -d' ' -f1)
 published=python:3.11-slim
 stand_in=lesionlens-test/python-3.11-stand-in:debian12
 
@@ -48,7 +48,7 @@ start_private() {
   export DOCKER_HOST=unix://$run/docker.sock
   if answers; then return; fi
   stop_private
-  mkdir -p -m 700 "$run"
+  mkdir -m 700 "$run"
   setsid nice -n 5 dockerd --data-root "$dir/data" --exec-root "$run/exec" --pidfile "$run/docker.pid" \
     --host "$DOCKER_HOST" --bridge none --shutdown-timeout 5 >"$dir/dockerd.log" 2>&1 </dev/null &
   local pid=$!

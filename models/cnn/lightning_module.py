@@ -11,25 +11,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
+from models.cnn.architecture import Optimisation
 from models.cnn.network import LesionNet
-
-
-class Optimisation(BaseModel):
-    """How the weights are found; kept in training.json."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    epochs: int = Field(40, ge=1)
-    batch: int = Field(32, ge=2)
-    learning_rate: float = Field(3e-3, gt=0, description="Peak; cosine decay after a warm-up.")
-    warm_up: float = Field(0.1, ge=0, lt=1, description="Share of the steps.")
-    weight_decay: float = Field(0.02, ge=0)
-    label_smoothing: float = Field(0.05, ge=0, lt=1)
-    patience: int = Field(12, ge=1, description="Epochs without a better validation loss.")
 
 
 class ClassifierTraining(pl.LightningModule):

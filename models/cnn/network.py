@@ -12,42 +12,11 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-
-class Architecture(BaseModel):
-    """Hyper-parameters that fix the network's shape; kept in training.json."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = "lesionnet-s"
-    channels: tuple[int, ...] = Field((24, 48, 64, 96), description="Output channels per block.")
-    kernels: tuple[int, ...] = Field((3, 3, 3, 3), description="Odd kernel edge per block.")
-    pool: tuple[bool, ...] = Field(
-        (True, True, True, False), description="Halve the map after the block (max over 2x2x2)."
-    )
-    fc: int = Field(80, description="Units of the last hidden layer, the tap 'fc'.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Before the logits, in training only.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Architecture:
-        if not len(self.channels) == len(self.kernels) == len(self.pool):
-            raise ValueError("channels, kernels and pool need one entry a block")
-        if any(k % 2 == 0 for k in self.kernels):
-            raise ValueError("kernels must be odd")
-        return self
-
-    @property
-    def conv_taps(self) -> list[str]:
-        return [f"conv{i + 1}" for i in range(len(self.channels))]
-
-    @property
-    def taps(self) -> dict[str, int]:
-        """Pooled tap -> length, in the network's order."""
-        return {**dict(zip(self.conv_taps, self.channels, strict=True)), "fc": self.fc}
+from models.cnn.architecture import Architecture
 
 
 class Outputs(NamedTuple):

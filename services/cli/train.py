@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from services.training.fit import Interrupted
-from services.training.pipeline import TrainResult
-from services.training.pipeline import train as run
 from services.training.profiles import PROFILES, profile
 from services.training.stages import Report
+
+if TYPE_CHECKING:
+    from services.training.pipeline import TrainResult
 
 
 @click.command(
@@ -93,6 +94,10 @@ def train(
     Stop with Ctrl-C at any time: the same command continues after the last whole epoch, and gives
     the same weights as a run that was never stopped. The weights are chosen on validation lesions.
     """
+    # Here, so that --help does not wait for torch.
+    from services.training.fit import Interrupted
+    from services.training.pipeline import train as run
+
     screen = sys.stdout.isatty()
     try:
         result = run(
@@ -125,6 +130,10 @@ class StageLines:
         if report.seconds is not None:
             self._clear()
             click.echo(f"{report.stage:<12} {report.seconds:7.1f} s  {report.note}".rstrip())
+        elif self.screen and report.stage == "fit":
+            if not report.note.startswith("epoch "):  # Lightning's own bar tells of these
+                self._clear()
+                click.echo(f"{report.stage:<12} {report.note}")
         elif self.screen:
             share = f" {report.fraction:4.0%}" if report.fraction else ""
             line = f"{report.stage:<12} {report.note}{share}"

@@ -9,6 +9,7 @@ loop. Weights are loaded by the app's lifespan, in the worker alone.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,13 +24,15 @@ from models.errors import LensError
 from services.common.settings import Settings
 from services.front.app import FrontDoor, create_app
 from services.front.bundle import open_bundle
+from services.front.orphan import end_with_parent
 from services.front.refusal import give_up
+
+SETTINGS = Settings()
 
 
 def _build() -> FrontDoor:
-    settings = Settings()
     try:
-        return create_app(open_bundle(settings), settings)
+        return create_app(open_bundle(SETTINGS), SETTINGS)
     except LensError as error:
         give_up(error)
 
@@ -44,6 +47,8 @@ async def _lifespan(_: Starlette) -> AsyncIterator[None]:
             await stack.enter_async_context(APP.router.lifespan_context(APP))
         except LensError as error:  # a bundle that changed since the start
             give_up(error)
+        watch = asyncio.create_task(end_with_parent(os.getppid()), name="end with parent")
+        stack.callback(watch.cancel)
         yield
 
 
@@ -56,6 +61,7 @@ DOOR = Starlette(routes=[Mount("/", app=APP)], lifespan=_lifespan)
     name="LesionLens",
     workers=1,  # one copy of the weights; calls run side by side in its thread pool
     traffic={"timeout": 86_400},  # until the first byte; bodies and queues have limits of our own
+    http={"host": SETTINGS.host, "port": SETTINGS.port},  # BentoML's default is every address
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},  # labels by raw path grow without bound; /metrics is ours
 )

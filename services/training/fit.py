@@ -99,7 +99,7 @@ def fit(
             EarlyStopping("val_loss", patience=o.patience, check_on_train_epoch_end=True),
         ]
         if bar:
-            callbacks.append(RichProgressBar(leave=False))
+            callbacks.append(_Bar(leave=False))
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
@@ -157,6 +157,13 @@ class _Data(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         return DataLoader(self.validation, batch_size=2 * self.profile.optimisation.batch)
+
+
+class _Bar(RichProgressBar):
+    """Lightning's bar, counting epochs from one as people do."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
 
 class _Record(Checkpoint):

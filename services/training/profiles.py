@@ -7,8 +7,7 @@ import json
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.cnn.lightning_module import Optimisation
-from models.cnn.network import Architecture
+from models.cnn.architecture import Architecture, Optimisation
 from models.errors import InputError
 from models.passes import PassRecipe
 from models.voi import Preprocessing

@@ -145,6 +145,13 @@ for folder, writable in expected.items():
     assert done.returncode == 0, done.stderr
 
 
+def test_server_keeps_its_own_files_apart(stack: Stack) -> None:
+    """The chart gives each replica this folder of its own: it must be the one that is used."""
+    code = "import os; assert os.listdir('/data/front-3000')"
+    done = stack.run_python("inference", code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_only_inference_is_reachable_from_outside(stack: Stack) -> None:
     networks = {}
     for service in ("redis", *OURS):

@@ -237,6 +237,15 @@ def test_pods_that_share_a_volume_share_a_node(run: Any) -> None:
         assert "affinity" not in pod
 
 
+def test_replicas_share_no_metrics(run: Any) -> None:
+    """Metrics are files named by process ids, which replicas have in common."""
+    documents = _documents(run, {})
+    data = _one(documents, "ConfigMap", "lens-settings")["data"]
+    own = f"{data['LESIONLENS_HOME']}/front-{data['LESIONLENS_PORT']}"
+    mounts = _pods(documents)["lens-inference"]["containers"][0]["volumeMounts"]
+    assert [m["name"] for m in mounts if m["mountPath"] == own] == ["tmp"]
+
+
 def test_passwords_stay_out_of_the_config_map(run: Any) -> None:
     documents = _documents(run, ALTERED["outside services"])
     for document in documents:

@@ -69,7 +69,7 @@ def _make_bundle(cohort: Path, folder: Path) -> None:
 
 def tiny_profile():  # type: ignore[no-untyped-def]
     """The demo profile with everything made small."""
-    from models.cnn.network import Architecture
+    from models.cnn.architecture import Architecture
     from services.training.profiles import profile
 
     small = Architecture(name="tiny", channels=(8, 12, 16, 24), fc=24)

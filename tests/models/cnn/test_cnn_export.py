@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 
+from models.cnn.architecture import Architecture
 from models.cnn.export import (
     check_names,
     check_parity,
@@ -19,7 +20,7 @@ from models.cnn.export import (
     open_session,
     parity,
 )
-from models.cnn.network import Architecture, LesionNet
+from models.cnn.network import LesionNet
 from models.cnn.reverse import ReverseNet, autograd_gradients
 from models.errors import BundleError
 

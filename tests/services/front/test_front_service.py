@@ -205,6 +205,24 @@ def test_one_changed_byte_is_refused(damaged: Path, tmp_path: Path, command: lis
     assert "Traceback" not in found.stderr
 
 
+def test_no_worker_outlives_its_supervisor(tiny_bundle, tmp_path: Path) -> None:
+    port = free_port()
+    process = start_front(tiny_bundle, tmp_path, port)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        await_ready(url, process, tmp_path / "stderr.log")
+        (worker,) = Front(url, tiny_bundle, process, tmp_path / "stderr.log").children()
+    finally:
+        process.kill()
+        process.wait(10)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and Path(f"/proc/{worker}").exists():
+        time.sleep(0.1)
+    assert not Path(f"/proc/{worker}").exists()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/livez")
+
+
 def test_a_bundle_damaged_under_way_ends_the_service(tiny_bundle, tmp_path: Path) -> None:
     """A worker that cannot come back ends its supervisor, with an exit code, once."""
     folder = tmp_path / "bundle"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from models.cohort.format import read_cohort, write_cohort
 from models.errors import BundleError
 from services.cli.main import lesionlens
 from services.common.settings import Settings
@@ -35,10 +36,22 @@ def run(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_train_registers_and_the_store_serves_it(tiny_cohort: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def smaller_cohort(tiny_cohort: Path, tmp_path: Path) -> Path:
+    """The first lesions of each split; the images are the same files."""
+    folder = tmp_path / "cohort"
+    shutil.copytree(tiny_cohort, folder, copy_function=os.link)
+    (folder / "cohort.json").unlink()
+    file = read_cohort(tiny_cohort).file
+    few = {"training": 14, "validation": 6, "test": 6}
+    write_cohort(folder, file.model_copy(update={k: getattr(file, k)[:n] for k, n in few.items()}))
+    return folder
+
+
+def test_train_registers_and_the_store_serves_it(smaller_cohort: Path, tmp_path: Path) -> None:
     home, out = tmp_path / "home", tmp_path / "out"
     done = run(
-        "train", "--cohort", str(tiny_cohort), "--out", str(out), "--profile", "demo",
+        "train", "--cohort", str(smaller_cohort), "--out", str(out), "--profile", "demo",
         "--epochs", "1", "--seed", "3", home=home,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -56,7 +69,7 @@ def test_train_registers_and_the_store_serves_it(tiny_cohort: Path, tmp_path: Pa
 
     # The same command finds everything done and gives the same bundle.
     again = run(
-        "train", "--cohort", str(tiny_cohort), "--out", str(out), "--profile", "demo",
+        "train", "--cohort", str(smaller_cohort), "--out", str(out), "--profile", "demo",
         "--epochs", "1", "--seed", "3", "--no-store", home=home,
     )  # fmt: skip
     assert "continued from epoch 1" in again.stdout

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from models.cnn.architecture import Architecture
 from models.cnn.data import SplitArrays
-from models.cnn.network import Architecture
 from services.training.fit import BEST, CHECKPOINT, CURVES, STATE, FitResult, Interrupted, fit
 from services.training.profiles import Profile, profile
 
