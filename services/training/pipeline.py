@@ -18,23 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from models.bundle.parts import BundleParts, ParitySample
+from models.bundle.parts import BundleParts
 from models.bundle.runtime import load_model
 from models.bundle.write import write_bundle
 from models.cnn.data import SplitArrays, load_split
 from models.cnn.export import (
     check_parity,
-    draw_weights,
     export_classifier,
     export_gradients,
     parity,
-    reference_outputs,
 )
 from models.cnn.network import LesionNet
-from models.cnn.reverse import autograd_gradients
 from models.cohort.format import Cohort, read_cohort
 from models.errors import CohortError
 from models.evaluation.calibration import fit_temperature, softmax
@@ -48,11 +44,10 @@ from services.training.activations import Activations, read_activations
 from services.training.detectors import Detectors, fit_detectors
 from services.training.fit import FitResult, fit
 from services.training.labelled import choose_labelled
+from services.training.parity_sample import parity_sample
 from services.training.profiles import Profile, profile
 from services.training.stages import Progress, Stages
 from services.training.vocabularies import vocabulary_of
-
-PARITY_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -286,33 +281,6 @@ def _epoch_line(stages: Stages, epochs: int) -> Callable[[dict[str, float]], Non
         )
 
     return say
-
-
-def parity_sample(
-    network: LesionNet, x: NDArray[np.float32], seed: int, count: int = PARITY_SAMPLES
-) -> ParitySample:
-    """The stored sample that every server compares itself with, computed by torch.
-
-    Of the candidates x [n, P, K, K, K] those are taken on which the folded backward pass agrees
-    best with autograd: no near-tie of a ReLU or pooling, so a difference elsewhere means a fault.
-    """
-    from models.cnn.reverse import ReverseNet
-
-    weights = draw_weights(network, len(x), seed)
-    held = {k: torch.from_numpy(v) for k, v in weights.items()}
-    truth = autograd_gradients(network, torch.from_numpy(x), held)
-    taps = list(network.architecture.taps)
-    with torch.no_grad():
-        mine = ReverseNet(network)(torch.from_numpy(x), held["logits"], *(held[t] for t in taps))[0]
-    gap = (mine - truth["input"]).flatten(1).norm(dim=1) / truth["input"].flatten(1).norm(dim=1)
-    best = torch.argsort(gap, stable=True)[:count].sort().values.numpy()
-    outputs = reference_outputs(network, torch.from_numpy(x[best]))
-    return ParitySample(
-        x=x[best],
-        outputs={k: outputs[k] for k in ("scores", "logits", *taps)},
-        weights={k: v[best] for k, v in weights.items()},
-        gradients={k: v.numpy()[best] for k, v in truth.items()},
-    )
 
 
 def _activations(
