@@ -50,12 +50,12 @@ lint: setup ## ruff, mypy, import-linter, and the generated contract files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python -m wire.schemas --check
 	@$(BIN)/python -m services.front.openapi --check
 
 proto: setup ## write proto/*.json again from the code
-	@$(BIN)/python -m wire.schemas --write
+	@$(BIN)/python -m wire.schemas
 	@$(BIN)/python -m services.front.openapi --write
 
 eval: setup ## measure the demo's bundle on its test split -> build/eval/report.{json,html}

@@ -38,7 +38,7 @@ PROFILE = "demo"
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/demo"))
-@click.option("--lesions", default=800, show_default=True, help="Synthetic lesions to make.")
+@click.option("--lesions", default=640, show_default=True, help="Synthetic lesions to make.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--fresh", is_flag=True, help="Make cohort and bundle again.")
 def demo(out: Path, lesions: int, seed: int, fresh: bool) -> None:
