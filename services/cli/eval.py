@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from models.bundle.read import Bundle, read_bundle
+from models.bundle.read import read_bundle
 from models.bundle.runtime import load_model
-from models.cohort.format import Cohort, read_cohort
-from models.evaluation.classification import evaluate_classifier, number
-from models.evaluation.controls import best_f1_thresholds, class_only, within_class_auroc
-from models.evaluation.detection import evaluate_features
-from models.evaluation.ranking import auroc
-from models.evaluation.readings import Readings, feature_labels, read_split
+from models.cohort.format import read_cohort
 from models.report.evaluation import render_evaluation
+from models.trial.measure import measure
+from models.trial.readings import Readings, read_split
 from services.cli.record import write_record
 from services.common.settings import Settings
 from services.common.store import resolve
@@ -70,51 +64,3 @@ def evaluate(folder: Path, reference: str | None, out: Path, passes: int, seed: 
             f"sensitivity {row['micro_sensitivity']:.3f}"
         )
     click.echo(f"{out / 'report.html'}")
-
-
-def measure(
-    cohort: Cohort, bundle: Bundle, validation: Readings, test: Readings, seed: int
-) -> dict[str, Any]:
-    """All figures of the report, as JSON values."""
-    features, manifest = bundle.probes.features, bundle.manifest
-    training = cohort.lesions("training")
-    train_classes = np.array([manifest.classes.index(le.class_id) for le in training])
-    train_labels = feature_labels(training, features)
-
-    def control(readings: Readings) -> NDArray[np.float64]:
-        return class_only(readings.probabilities, train_classes, train_labels)
-
-    thresholds = best_f1_thresholds(control(validation), validation.labels)
-    guess = control(test)
-    right = test.probabilities.argmax(axis=1) == test.classes
-    classifier = evaluate_classifier(
-        test.probabilities, test.classes, manifest.classes, split="test", seed=seed
-    )
-    return {
-        "synthetic": cohort.file.synthetic,
-        "cohort": cohort.file.name,
-        "bundle": manifest.hash,
-        "classifier": {
-            "default": classifier | {"n_train": len(training), "n_test": len(test.classes)}
-        },
-        "probes": {
-            "default": _detection(test, test.features, test.found, features, seed),
-            "class_only": _detection(test, guess, guess >= thresholds, features, seed),
-        },
-        "errors": {
-            "max_softmax_auroc": number(auroc(test.probabilities.max(axis=1), right)),
-            "n_wrong": int((~right).sum()),
-        },
-    }
-
-
-def _detection(
-    test: Readings,
-    scores: NDArray[np.float64],
-    found: NDArray[np.bool_],
-    features: list[str],
-    seed: int,
-) -> dict[str, Any]:
-    row = evaluate_features(scores, found, test.labels, features, split="test", seed=seed)
-    row["within_class_auroc"] = number(within_class_auroc(scores, test.labels, test.classes))
-    return row

@@ -32,15 +32,7 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         module, attribute, _ = VERBS[cmd_name]
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] in ("models", "services", "wire"):
-                raise
-            extra = _EXTRAS.get((error.name or "").split(".")[0], "dev")
-            raise click.ClickException(
-                f"'{cmd_name}' needs the package {error.name!r}: pip install 'lesionlens[{extra}]'"
-            ) from None
+        return getattr(importlib.import_module(module), attribute)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -88,6 +80,16 @@ def main() -> None:
         sys.exit(error.exit_code)
     except LensError as error:
         click.echo(f"error: {error.line}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        click.echo(
+            f"error: this needs the package {package!r}; "
+            f"pip install 'lesionlens[{_EXTRAS[package]}]'",
+            err=True,
+        )
         sys.exit(2)
 
 
