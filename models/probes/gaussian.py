@@ -35,10 +35,12 @@ class _Reference:
 
 def fit_gaussian(data: TrainingSet) -> LinearFit:
     """One ratio a feature. A feature with no present lesion gets zero weights."""
+    fit = LinearFit.empty(data)
+    if len(data.reference) == 0:
+        return fit
     mean = data.reference.mean(axis=0)
     centred = data.reference - mean
     marginal = _Reference(mean, centred.T @ centred, len(centred), ledoit_wolf(centred))
-    fit = LinearFit.empty(data)
     for f in range(data.labels.shape[1]):
         if (data.labels[:, f] == 1).any():
             _fit_one(data, f, marginal, fit)

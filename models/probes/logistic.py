@@ -31,7 +31,7 @@ def fit_logistic(data: TrainingSet) -> LinearFit:
     for f in range(data.labels.shape[1]):
         rows = np.flatnonzero(np.isfinite(data.labels[:, f]))
         y = data.labels[rows, f]
-        if y.min(initial=1) == y.max(initial=0):  # one class, or no lesion
+        if len(np.unique(y)) < 2:
             continue
         z = data.z[rows]
         u, s, vt = np.linalg.svd(z, full_matrices=False)

@@ -161,7 +161,8 @@ class ProbeSet:
         )  # fmt: skip
         if validation is not None:
             fitted = fitted._decide(*validation)
-        cov = covariance(data.reference - data.reference.mean(axis=0))
+        centre = data.reference.mean(axis=0) if len(data.reference) else 0.0
+        cov = covariance(data.reference - centre)
         for f, kind in enumerate(fitted.kinds):
             steps[f, live] = _step(fits[kind], f, y[:, f], cov) * scale[live]
         return fitted
