@@ -17,7 +17,7 @@ one that was taken for dead can no longer write.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -88,6 +88,24 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
+        self._patiently(self._create)
+
+    def _patiently(self, step: Callable[[], None], seconds: float = 5.0) -> None:
+        """Try again where two processes open a new SQLite file at once.
+
+        Setting WAL and creating a table do not wait their turn under busy_timeout; both are
+        harmless when they are done twice.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                return step()
+            except (Unavailable, sa.exc.IntegrityError):  # the other one wrote the version first
+                if self._engine.dialect.name != "sqlite" or time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+
+    def _create(self) -> None:
         with self._guard(), self._engine.begin() as c:
             if c.dialect.name == "postgresql":  # two processes may create the tables at once
                 c.execute(sa.text("SELECT pg_advisory_xact_lock(7307191)"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,3 +201,20 @@ def test_processes_that_race_claim_each_job_once(tmp_path: Path) -> None:
     for racer in racers:
         racer.join()
     assert claims == list(range(40))
+
+
+def test_processes_that_open_a_new_file_at_once_all_get_in(tmp_path: Path) -> None:
+    """Front door and worker start together on an empty folder."""
+    script = (
+        "import sys, time\n"
+        "from services.common.ledger import Ledger\n"
+        "time.sleep(max(0.0, float(sys.argv[2]) - time.time()))\n"
+        "assert Ledger(sys.argv[1]).get('exp-none') is None\n"
+    )
+    for number in range(2):
+        url = f"sqlite:///{tmp_path / f'new-{number}.sqlite'}"
+        start = str(time.time() + 2.5)
+        command = [sys.executable, "-c", script, url, start]
+        children = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+        errors = [child.communicate(timeout=60)[1] for child in children]
+        assert [child.returncode for child in children] == [0] * 6, errors
