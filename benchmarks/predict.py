@@ -27,8 +27,8 @@ import psutil
 from models.bundle.read import Bundle, read_bundle
 from models.bundle.runtime import load_model
 from services.cli.record import write_record
+from services.common.configured import read_settings
 from services.common.remote import RemoteModel
-from services.common.settings import Settings
 from services.common.store import resolve
 
 CONCURRENCY = (1, 8)
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=200, help="a round")
     options = parser.parse_args()
-    bundle = read_bundle(resolve(options.bundle, Settings()))
+    bundle = read_bundle(resolve(options.bundle, read_settings()))
     local = load_model(bundle)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, *bundle.info.input_shape)).astype(np.float32)
@@ -128,7 +128,7 @@ def service(bundle: Bundle) -> Iterator[tuple[str, psutil.Process]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = Settings().model_copy(update={"bundle": bundle.path.resolve(), "port": port})
+    settings = read_settings().model_copy(update={"bundle": bundle.path.resolve(), "port": port})
     process = subprocess.Popen(
         [sys.executable, "-m", "services.front.serve"],
         env=os.environ | settings.environment(),

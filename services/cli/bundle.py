@@ -7,7 +7,7 @@ import json
 import click
 
 from models.bundle.read import Bundle, read_bundle
-from services.common.settings import Settings
+from services.common.configured import read_settings
 from services.common.store import resolve, stored
 
 WHERE = (
@@ -36,7 +36,7 @@ def verify(bundle: str | None, threads: int) -> None:
     """
     from models.bundle.runtime import OnnxModel
 
-    path = resolve(bundle, Settings())
+    path = resolve(bundle, read_settings())
     opened = read_bundle(path)
     errors = OnnxModel(opened, threads).check_parity()
     worst = max(errors, key=lambda k: errors[k])
@@ -52,7 +52,7 @@ def verify(bundle: str | None, threads: int) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The manifest, for programs.")
 def describe(bundle: str | None, card: bool, as_json: bool) -> None:
     """Say what a bundle is, what it was trained on and how well it does."""
-    path = resolve(bundle, Settings())
+    path = resolve(bundle, read_settings())
     opened = read_bundle(path)
     if as_json:
         click.echo(opened.manifest.model_dump_json(indent=2))
@@ -65,7 +65,7 @@ def describe(bundle: str | None, card: bool, as_json: bool) -> None:
 @bundle.command(name="list")
 def list_() -> None:
     """List the bundles in the model store, newest first."""
-    found = stored(Settings())
+    found = stored(read_settings())
     if not found:
         click.echo("the model store is empty; 'lesionlens train' registers what it trains")
     for one in found:

@@ -28,7 +28,7 @@ from services.cli.explain_remote import explain_remote
 from services.cli.record import write_record
 from services.cli.stack import Stack, free_ports
 from services.cli.train import StageLines
-from services.common.settings import Settings
+from services.common.configured import read_settings
 from services.training.pipeline import train
 from services.training.profiles import profile
 from wire.api import ExplanationParameters
@@ -57,7 +57,7 @@ def demo(out: Path, lesions: int, seed: int, fresh: bool) -> None:
     entry = cohort.lesions("test")[0]
     study = load_study(cohort, entry, bundle.manifest.phases)
     ports = free_ports(2)
-    settings = Settings().model_copy(
+    settings = read_settings().model_copy(
         update={"home": (out / "home").resolve(), "port": ports[0], "redis_port": ports[1]}
     )
     stack = Stack(settings, bundle.path)
@@ -148,7 +148,7 @@ def _trained(cohort: Cohort, out: Path, seed: int, fresh: bool, timer: Stages) -
     except (LensError, OSError, ValueError, KeyError):
         pass
     lines = StageLines(sys.stdout.isatty())
-    settings = Settings()
+    settings = read_settings()
     result = train(cohort.root, out, PROFILE, seed, not fresh, lines, settings=settings)
     timer.seconds |= result.stages
     return asdict(result)

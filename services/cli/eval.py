@@ -16,7 +16,7 @@ from models.report.evaluation import render_evaluation
 from models.trial.measure import measure
 from models.trial.readings import Readings, read_split
 from services.cli.record import write_record
-from services.common.settings import Settings
+from services.common.configured import read_settings
 from services.common.store import resolve
 
 
@@ -39,7 +39,7 @@ def evaluate(folder: Path, reference: str | None, out: Path, passes: int, seed: 
     """
     started = time.perf_counter()
     cohort = read_cohort(folder)
-    bundle = read_bundle(resolve(reference, Settings()))
+    bundle = read_bundle(resolve(reference, read_settings()))
     model = load_model(bundle)
     with Progress(console=Console(stderr=True)) as bar:
 

@@ -71,7 +71,6 @@ def explain(
     lesionlens explain --dicom FOLDER --box "60,72,14,92,104,30" --server http://host:3000
     """
     from services.cli.explain_inputs import Source
-    from services.common.settings import Settings
 
     parameters = _parameters(passes=passes, seed=seed, map_steps=map_steps)
     files = {"arterial": arterial, "portal_venous": portal_venous, "delayed": delayed}
@@ -85,7 +84,9 @@ def explain(
     source.check()
     if server and bundle:
         raise InputError("the server has its own bundle", code="wrong_source", field="bundle")
-    settings = Settings()
+    from services.common.configured import read_settings
+
+    settings = read_settings()
     with _progress() as tell:
         if server:
             from services.cli.explain_remote import explain_remote

@@ -13,6 +13,7 @@ from typing import Any
 
 from models.bundle.read import read_bundle
 from models.errors import BundleError
+from services.common.configured import read_settings
 from services.common.settings import Settings
 
 NAME = "lesionlens"
@@ -60,7 +61,7 @@ def resolve(ref: str | Path | None, settings: Settings | None = None) -> Path:
     Nothing means settings.bundle, and where that is unset the newest bundle in the store. Raises
     BundleError (bundle_missing) with what to do. The bundle is found here, not verified.
     """
-    settings = settings or Settings()
+    settings = settings or read_settings()
     wanted = ref if ref is not None else settings.bundle
     if wanted is not None and (isinstance(wanted, Path) or ":" not in wanted):
         folder = Path(wanted)
@@ -111,7 +112,7 @@ def _bentoml(settings: Settings | None) -> Any:
 
     Both are read from the environment when bentoml is first imported.
     """
-    home = ((settings or Settings()).home / "bentoml").resolve()
+    home = ((settings or read_settings()).home / "bentoml").resolve()
     if "BENTOML_HOME" not in os.environ:
         home.mkdir(parents=True, exist_ok=True)
         os.environ["BENTOML_HOME"] = str(home)

@@ -24,7 +24,12 @@ _SOFT_BEFORE_HARD = 15
 
 def make_app(settings: Settings) -> Celery:
     """The app, configured alike for the API, which sends, and the worker, which consumes."""
-    app = Celery("lesionlens", broker=settings.redis, set_as_current=False)
+    app = Celery(
+        "lesionlens",
+        broker=settings.redis,
+        set_as_current=False,
+        task_cls="services.explain.acks:StubbornTask",
+    )
     app.conf.update(
         # JSON only: nothing that is unpickled ever comes off the queue.
         accept_content=["json"],

@@ -13,11 +13,9 @@ import socket
 import sys
 from typing import Any
 
-from pydantic import ValidationError
-
 from models.bundle.runtime import load_model
 from models.errors import InputError, LensError
-from services.common.problems import invalid
+from services.common.configured import read_settings
 from services.common.settings import Settings
 from services.front.bundle import open_bundle
 from services.front.refusal import EXIT_CODE, forget, give_up, was_refused
@@ -26,7 +24,7 @@ from services.front.refusal import EXIT_CODE, forget, give_up, was_refused
 def main() -> None:
     """Check, then supervise until SIGTERM or SIGINT."""
     try:
-        settings = _settings()
+        settings = read_settings()
         load_model(open_bundle(settings), settings.threads)
         host = _address(settings.host, settings.port)
         home = _home(settings)
@@ -42,13 +40,6 @@ def main() -> None:
     supervisor.serve_http(host=host, port=settings.port)
     if was_refused():
         sys.exit(EXIT_CODE)
-
-
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as error:
-        raise invalid(error, "settings") from None
 
 
 def _address(host: str, port: int) -> str:

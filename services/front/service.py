@@ -21,23 +21,23 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from models.errors import LensError
+from services.common.configured import read_settings
 from services.common.settings import Settings
 from services.front.app import FrontDoor, create_app
 from services.front.bundle import open_bundle
 from services.front.orphan import end_with_parent
 from services.front.refusal import give_up
 
-SETTINGS = Settings()
 
-
-def _build() -> FrontDoor:
+def _build() -> tuple[Settings, FrontDoor]:
     try:
-        return create_app(open_bundle(SETTINGS), SETTINGS)
+        settings = read_settings()
+        return settings, create_app(open_bundle(settings), settings)
     except LensError as error:
         give_up(error)
 
 
-APP = _build()
+SETTINGS, APP = _build()
 
 
 @asynccontextmanager
