@@ -25,13 +25,15 @@ setup: $(VENV)/.stamp ## a venv in the checkout with everything, exact versions 
 
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	@echo "setup: creating $(VENV) and installing exact versions (about 2 minutes, once)"
-	@start=$$SECONDS; \
+	@start=$$SECONDS; said() { echo "setup: $$1 ($$((SECONDS - start)) s)"; }; \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'; \
 	$(PYTHON) -m venv $(VENV); \
 	$(BIN)/pip install -qq --disable-pip-version-check --upgrade pip -c constraints.txt; \
+	said "[1/3] virtual environment"; \
 	$(BIN)/pip install -qq --disable-pip-version-check $(TORCH) -c constraints.txt; \
+	said "[2/3] $(TORCH)"; \
 	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'; \
-	touch $@; echo "setup: done in $$((SECONDS - start)) s"
+	touch $@; said "[3/3] everything else: done"
 
 demo: setup ## the whole path for real: cohort, CNN, bundle, services, one explanation, its report
 	@$(BIN)/lesionlens demo --out build/demo
