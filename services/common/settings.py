@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -21,7 +21,11 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address that the front door listens on.")
     port: int = Field(3000, description="Port of the front door.")
-    redis_url: str | None = Field(None, description="A real Redis; unset: the embedded one.")
+    redis_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("LESIONLENS_REDIS_URL", "REDIS_URL", "redis_url"),
+        description="A real Redis; unset: the embedded one. REDIS_URL is understood too.",
+    )
     redis_port: int = Field(6390, description="Port of the embedded Redis.")
     inference_url: str | None = Field(None, description="Where workers reach OIP v2.")
     ledger_url: str | None = Field(None, description="SQLAlchemy URL; unset: SQLite in home.")
