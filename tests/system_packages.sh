@@ -4,7 +4,7 @@
 set -euo pipefail
 declare -A needs=(
   [redis-server]=redis-server [chromium]=chromium [dockerd]=docker.io [iptables]=iptables
-  [mmdebstrap]=mmdebstrap
+  [mmdebstrap]=mmdebstrap [npm]=npm
 )
 missing=()
 for program in "${!needs[@]}"; do

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -233,11 +232,3 @@ def test_bad_arrays_are_named(
     with pytest.raises(InputError) as refusal:
         ProbeSet.fit(h, labels, reference, NAMES, 0)
     assert refusal.value.field == field
-
-
-def test_a_cohort_of_usual_size_takes_seconds() -> None:
-    world = planted(400, units=200, features=14, seed=8)
-    names = [f"f{i}" for i in range(14)]
-    start = time.process_time()
-    ProbeSet.fit(world.h[:140], world.labels[:140], world.h, names, 0)
-    assert time.process_time() - start < 15
