@@ -44,7 +44,6 @@ _EXTRAS = {
     "lightning": "train",
     "monai": "train",
     "onnx": "train",
-    "sklearn": "train",
     "matplotlib": "train",
     "bentoml": "inference",
     "fastapi": "inference",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Output folder: bundle/ is the result, fit/ holds checkpoints and curves.csv.",
+    help="Output folder: bundle/ is the result, fit/ holds checkpoints, curves.csv and curves.png.",
 )
 @click.option(
     "--profile",

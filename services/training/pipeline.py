@@ -41,6 +41,7 @@ from models.voi import centre
 from services.common.settings import Settings
 from services.common.store import register
 from services.training.activations import Activations, read_activations
+from services.training.curves import plot_curves
 from services.training.detectors import Detectors, fit_detectors
 from services.training.fit import FitResult, fit
 from services.training.labelled import choose_labelled
@@ -128,6 +129,7 @@ def train(
             on_epoch=_epoch_line(stages, config.optimisation.epochs),
             threads=threads,
         )
+        plot_curves(fitted.curves, fitted.best_epoch, out / "fit" / "curves.png")
         network = fitted.network
         best = fitted.curves[fitted.best_epoch]
         stages.result(
