@@ -37,7 +37,8 @@ def test_planted_features_are_detected_on_new_lesions(world: Planted) -> None:
     h, y = world.h[200:], world.labels[200:]
     for kind, scores in probes.scores(h).items():
         each = [auroc(scores[:, f], y[:, f]) for f in range(3)]
-        assert min(each) > 0.75, kind
+        # The Gaussian reads the present lesions alone, and needs more of them for a faint feature.
+        assert min(each) > (0.85 if kind == "logistic" else 0.8), kind
         assert np.mean(each) > 0.85, kind
     found = probes.found(h)
     right = (found & (y == 1)).sum()
@@ -45,7 +46,7 @@ def test_planted_features_are_detected_on_new_lesions(world: Planted) -> None:
     assert right / y.sum() > 0.6
     measured = probes.measured(h, y, "test", draws=100)
     assert [q.split for q in measured.quality] == ["test"] * 3
-    assert all(q.auroc > 0.75 and q.ci[0] <= q.auroc <= q.ci[1] for q in measured.quality)  # type: ignore[operator,index]
+    assert all(q.auroc > 0.85 and q.ci[0] <= q.auroc <= q.ci[1] for q in measured.quality)  # type: ignore[operator,index]
     assert all(q.n_present + q.n_absent == 100 for q in measured.quality)
     assert [q.split for q in probes.quality] == [HELD_OUT] * 3
 
