@@ -133,25 +133,33 @@ def _cohort(folder: Path, lesions: int, seed: int, fresh: bool) -> Cohort:
 
 def _trained(cohort: Cohort, out: Path, seed: int, fresh: bool, timer: Stages) -> dict[str, Any]:
     """The training's record; `out`/bundle is what came of this very cohort, profile and seed."""
-    try:
-        with timer.stage("bundle") as say:
-            training = read_bundle(out / "bundle").training
-            wanted = {
-                "config": profile(PROFILE).model_dump(mode="json"),
-                "cohort": cohort.hash,
-                "seed": seed,
-            }
-            if not fresh and all(training[k] == v for k, v in wanted.items()):
+    if not fresh:
+        record = _record_of_same(cohort, out, seed)
+        if record is not None:
+            with timer.stage("bundle") as say:
                 say("reused: same cohort, profile and seed")
-                return json.loads((out / "train.json").read_text("utf-8"))
-            raise KeyError
-    except (LensError, OSError, ValueError, KeyError):
-        pass
+            return record
     lines = StageLines(sys.stdout.isatty())
     settings = read_settings()
     result = train(cohort.root, out, PROFILE, seed, not fresh, lines, settings=settings)
     timer.seconds |= result.stages
     return asdict(result)
+
+
+def _record_of_same(cohort: Cohort, out: Path, seed: int) -> dict[str, Any] | None:
+    """The record of an earlier training on the same cohort, profile and seed; None without one."""
+    wanted = {
+        "config": profile(PROFILE).model_dump(mode="json"),
+        "cohort": cohort.hash,
+        "seed": seed,
+    }
+    try:
+        training = read_bundle(out / "bundle").training
+        if any(training.get(key) != value for key, value in wanted.items()):
+            return None
+        return json.loads((out / "train.json").read_text("utf-8"))
+    except (LensError, OSError, ValueError):  # none yet, or damaged: train again
+        return None
 
 
 def _predict(url: str, study: Study) -> dict[str, Any]:
