@@ -8,10 +8,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # A CPU build is enough everywhere but in `train` on a GPU machine; see README, 'Installing torch'.
 TORCH  ?= torch==2.13.0
-EXTRAS := train,inference,explain,local,dicom,dev
+EXTRAS := train,inference,explain,local,dicom,import,register,dev
 PORT   ?= 3000
 REDIS_PORT ?= 6390
-BUNDLE ?= lesionlens:latest
+BUNDLE ?=
 
 export LESIONLENS_HOME ?= $(CURDIR)/build/home
 export BENTOML_DO_NOT_TRACK := True
@@ -39,7 +39,7 @@ demo: setup ## the whole path for real: cohort, CNN, bundle, services, one expla
 	@$(BIN)/lesionlens demo --out build/demo
 
 up: setup ## start redis, inference and worker on this machine (PORT=3000 REDIS_PORT=6390 BUNDLE=...)
-	@$(BIN)/lesionlens up --detach --port $(PORT) --redis-port $(REDIS_PORT) --bundle $(BUNDLE)
+	@$(BIN)/lesionlens up --detach --port $(PORT) --redis-port $(REDIS_PORT) $(if $(BUNDLE),--bundle $(BUNDLE))
 
 down: setup ## stop what 'up' started
 	@$(BIN)/lesionlens down
@@ -60,10 +60,11 @@ proto: setup ## write proto/*.json again from the code
 	@$(BIN)/python -m wire.schemas
 	@$(BIN)/python -m services.front.openapi --write
 
-eval: setup ## measure the demo's bundle on its test split -> build/eval/report.{json,html}
-	@$(BIN)/lesionlens eval --cohort build/demo/cohort --bundle build/demo/bundle --out build/eval
+eval: setup ## everything that is claimed, measured (about an hour of CPU time; goes on where it stopped) -> build/eval/report.{json,html}
+	@$(BIN)/lesionlens eval --out build/eval
 
-bench: setup ## cost of a prediction beside the bare model -> build/bench/predict.json
+bench: setup ## cost of a prediction beside the bare model, and of a cold start -> build/bench/*.json
+	@$(BIN)/python -m benchmarks.cold --bundle build/demo/bundle --out build/bench
 	@$(BIN)/python -m benchmarks.predict --bundle build/demo/bundle --out build/bench
 
 clean: ## remove build/ and the caches (the venv stays; rm -r .venv removes it)

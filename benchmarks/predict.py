@@ -128,7 +128,8 @@ def service(bundle: Bundle) -> Iterator[tuple[str, psutil.Process]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = read_settings().model_copy(update={"bundle": bundle.path.resolve(), "port": port})
+    chosen = {"bundle": str(bundle.path.resolve()), "port": port}
+    settings = read_settings().model_copy(update=chosen)
     process = subprocess.Popen(
         [sys.executable, "-m", "services.front.serve"],
         env=os.environ | settings.environment(),

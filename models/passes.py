@@ -1,7 +1,8 @@
 """Stochastic passes: seeded variations of one lesion, the same in training and explanation.
 
 Wang et al. average activations over augmented copies of a lesion. A pass turns, shifts and scales
-the view, shifts late phases against the first, and changes gain and offset a phase by a little.
+the view, shifts late phases against the first, and changes gain and offset a phase by a little. A
+phase that was not acquired is zero in the base and stays zero in every pass.
 """
 
 from __future__ import annotations
@@ -58,5 +59,6 @@ def _view(
             plane, matrix, offset=offset, output_shape=(k, k, k), order=1, mode="nearest"
         )
         gain, level = rng.normal(1.0, recipe.gain), rng.normal(0.0, recipe.offset)
-        out[p] = sampled * gain + level
+        # A whole plane of exact zeros is a phase that was not acquired (models.voi.normalise).
+        out[p] = sampled * gain + level if plane.any() else 0.0
     return out

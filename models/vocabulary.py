@@ -45,12 +45,16 @@ class LesionClass(_Data):
 
 
 class Feature(_Data):
-    """A radiological feature in a radiologist's words."""
+    """A radiological feature in a radiologist's words.
+
+    judged_on: phases that its definition speaks of, wholly or in part; empty where any will do.
+    """
 
     id: str
     label: str
     synonyms: list[str] = []
     typical_of: list[str]
+    judged_on: list[str] = []
     codes: list[Code] = []
 
 
@@ -74,6 +78,9 @@ class Vocabulary(_Data):
             unknown = sorted(set(feature.typical_of) - known)
             if unknown:
                 raise ValueError(f"features.{feature.id}.typical_of: no class {unknown[0]!r}")
+            unknown = sorted(set(feature.judged_on) - set(self.phase_ids))
+            if unknown:
+                raise ValueError(f"features.{feature.id}.judged_on: no phase {unknown[0]!r}")
         return self
 
     @property

@@ -1,41 +1,79 @@
 """The one preprocessing path: a study in, a canonical lesion, a network tensor out.
 
     Study --extract--> Lesion (64^3 a phase, raw intensities, isotropic mm, RAS axes)
-          --normalise--> base (32^3 a phase, scaled by the parenchyma around the VOI)
+          --normalise--> base (32^3 a phase, scaled as Preprocessing.intensity says)
           --centre--> tensor [P, 24, 24, 24]      (stochastic passes sample from the same base)
 
 One scale serves all three axes, so a lesion is never squeezed into a box; the scale itself (mm per
 voxel) and the VOI's size are kept. Intensities of all phases are divided by one parenchyma median,
-so enhancement stays comparable between phases and zero means 'like parenchyma'.
+so enhancement stays comparable between phases and zero means 'like parenchyma'. A classifier that
+was trained elsewhere may name another scale (see Preprocessing.intensity).
+
+A phase that was not acquired is exactly zero in the base, in every pass and in the tensor.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import ndimage
 
 from models.errors import InputError
 from models.volume import Study
 
+Intensity = Literal["parenchyma", "zscore", "minmax", "percentile"]
+
 
 class Preprocessing(BaseModel):
-    """Parameters of the path, kept in the bundle."""
+    """Parameters of the path, kept in the bundle.
+
+    intensity, with x a phase of the base, averaged down to base_voxels:
+
+        parenchyma   clip((x / u - 1) * gain, +-clip), u the median around the VOI over all phases:
+                     enhancement stays comparable between phases, zero is 'like parenchyma'
+        zscore       clip((x - mean) / standard deviation, +-clip), each phase by itself
+        minmax       (x - min) / (max - min), in [0, 1], each phase by itself
+        percentile   (x - low) / (high - low), clipped to [0, 1], where low and high are the
+                     phase's own percentiles
+
+    The last three are for classifiers that were trained so elsewhere. They take each phase by
+    itself over the field of view, so they lose how far the phases differ in brightness.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    lesion_voxels: int = Field(64, description="Edge of the canonical lesion in voxels.")
-    base_voxels: int = Field(32, description="Edge after averaging down; must divide the former.")
-    tensor_voxels: int = Field(24, description="Edge of the network's input, the base's centre.")
-    context: float = Field(2.0, description="Field of view over the VOI's longest edge.")
-    min_fov_mm: float = Field(24.0, description="Smallest field of view.")
-    gain: float = Field(2.0, description="Scale after dividing by the parenchyma median.")
-    clip: float = Field(6.0, description="Normalised intensities are clipped to +-clip.")
+    lesion_voxels: int = Field(64, gt=0, description="Edge of the canonical lesion in voxels.")
+    base_voxels: int = Field(
+        32, gt=0, description="Edge after averaging down; must divide the former."
+    )
+    tensor_voxels: int = Field(
+        24, gt=0, description="Edge of the network's input, the base's centre; may be all of it."
+    )
+    context: float = Field(2.0, gt=0, description="Field of view over the VOI's longest edge.")
+    min_fov_mm: float = Field(24.0, gt=0, description="Smallest field of view.")
+    intensity: Intensity = Field("parenchyma", description="How intensities are scaled.")
+    gain: float = Field(2.0, gt=0, description="parenchyma: scale after dividing by the median.")
+    clip: float = Field(6.0, gt=0, description="parenchyma, zscore: values are clipped to +-clip.")
+    percentile_low: float = Field(1.0, ge=0, lt=100, description="percentile: becomes zero.")
+    percentile_high: float = Field(99.0, gt=0, le=100, description="percentile: becomes one.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Preprocessing:
+        if self.lesion_voxels % self.base_voxels:
+            raise ValueError("base_voxels must divide lesion_voxels")
+        if self.tensor_voxels > self.base_voxels or (self.base_voxels - self.tensor_voxels) % 2:
+            raise ValueError("tensor_voxels must be base_voxels less an even number")
+        if self.percentile_low >= self.percentile_high:
+            raise ValueError("percentile_low must lie below percentile_high")
+        return self
 
     def shape(self, phases: int) -> tuple[int, int, int, int]:
         n = self.tensor_voxels
@@ -48,7 +86,8 @@ class Lesion:
 
     voxels: float32 [P, N, N, N], raw intensities, axes R, A, S, the VOI's centre in the middle.
     phases: ids in order. mm_per_voxel: edge of a voxel. size_mm: edges of the VOI, [3].
-    slices: smallest number of slices over the phases (1: no depth).
+    slices: smallest number of slices over the phases (1: no depth). missing: phases that were not
+    acquired, in order; their voxels are zero.
     """
 
     voxels: NDArray[np.float32]
@@ -56,6 +95,12 @@ class Lesion:
     mm_per_voxel: float
     size_mm: tuple[float, float, float]
     slices: int
+    missing: tuple[str, ...] = ()
+
+    @property
+    def acquired(self) -> NDArray[np.intp]:
+        """Indices of the phases that were acquired."""
+        return np.array([i for i, p in enumerate(self.phases) if p not in self.missing], np.intp)
 
     @property
     def id(self) -> str:
@@ -64,11 +109,14 @@ class Lesion:
         digest.update(
             repr((self.phases, round(self.mm_per_voxel, 5), self.size_mm, self.slices)).encode()
         )
+        if self.missing:
+            digest.update(repr(self.missing).encode())
         return "les-" + digest.hexdigest()[:20]
 
     def to_bytes(self) -> bytes:
         """As .npz without pickle, for the blob store."""
         buffer = io.BytesIO()
+        more: dict[str, Any] = {"missing": np.array(self.missing)} if self.missing else {}
         np.savez(
             buffer,
             voxels=self.voxels,
@@ -76,6 +124,7 @@ class Lesion:
             mm_per_voxel=np.float64(self.mm_per_voxel),
             size_mm=np.array(self.size_mm, dtype=np.float64),
             slices=np.int64(self.slices),
+            **more,
         )
         return buffer.getvalue()
 
@@ -88,16 +137,16 @@ class Lesion:
                 mm_per_voxel=float(z["mm_per_voxel"]),
                 size_mm=tuple(float(v) for v in z["size_mm"]),  # type: ignore[arg-type]
                 slices=int(z["slices"]),
+                missing=tuple(str(p) for p in z["missing"]) if "missing" in z else (),
             )
 
     @property
     def identical_phases(self) -> list[tuple[str, str]]:
-        """Pairs of phases that are one image, up to gain and offset."""
+        """Pairs of acquired phases that are one image, up to gain and offset."""
         flat = self.voxels.reshape(len(self.phases), -1)
         return [
             (self.phases[i], self.phases[j])
-            for i in range(len(flat))
-            for j in range(i + 1, len(flat))
+            for i, j in itertools.combinations(self.acquired, 2)
             if _one_image(flat[i], flat[j])
         ]
 
@@ -113,14 +162,14 @@ def extract(study: Study, spec: Preprocessing) -> Lesion:
     """Resample every phase around its own VOI centre on one isotropic grid. Deterministic.
 
     Phases are aligned by their VOI centres (METHOD: alignment by box centres); voxels beyond the
-    volume repeat its border.
+    volume repeat its border. A phase that was not acquired is zero and named in `missing`.
     """
     n = spec.lesion_voxels
     size = np.round(study.size_mm(), 4)
     fov = max(float(size.max()) * spec.context, spec.min_fov_mm)
     step = fov / n
     offsets = (np.arange(n) - (n - 1) / 2) * step
-    planes = []
+    planes = {}
     for phase, volume in study.volumes.items():
         inverse = np.linalg.inv(volume.affine[:3, :3])
         centre = volume.index(study.centre_mm(phase))
@@ -128,25 +177,29 @@ def extract(study: Study, spec: Preprocessing) -> Lesion:
         matrix = inverse * step
         start = centre + inverse @ np.full(3, offsets[0])
         source = _antialias(volume.data, volume.spacing, step)
-        planes.append(
-            ndimage.affine_transform(
-                source, matrix, offset=start, output_shape=(n, n, n), order=1, mode="nearest"
-            )
+        planes[phase] = ndimage.affine_transform(
+            source, matrix, offset=start, output_shape=(n, n, n), order=1, mode="nearest"
         )
-    voxels = np.stack(planes).astype(np.float32)
-    if float(np.ptp(voxels)) == 0:
+    acquired = np.stack(list(planes.values())).astype(np.float32)
+    if float(np.ptp(acquired)) == 0:
         raise InputError(
             "the region holds one single value",
             code="no_contrast",
             field="box",
             expected="image content inside and around the box",
         )
+    if study.missing:
+        blank = np.zeros((n, n, n), np.float32)
+        voxels = np.stack([planes.get(p, blank) for p in study.phases]).astype(np.float32)
+    else:
+        voxels = acquired
     return Lesion(
         voxels=voxels,
-        phases=tuple(study.volumes),
+        phases=study.phases,
         mm_per_voxel=step,
         size_mm=tuple(float(v) for v in size),  # type: ignore[arg-type]
         slices=min(v.shape[2] for v in study.volumes.values()),
+        missing=study.missing,
     )
 
 
@@ -157,19 +210,23 @@ def _antialias(data: NDArray, spacing: NDArray, step: float) -> NDArray:
 
 
 def parenchyma(lesion: Lesion) -> float:
-    """Median intensity around the VOI over all phases: the common unit of intensity."""
+    """Median intensity around the VOI over the acquired phases: the common unit of intensity."""
     n = lesion.voxels.shape[1]
     coords = (np.arange(n) - (n - 1) / 2) * lesion.mm_per_voxel
     inside = [np.abs(coords) <= 0.6 * edge for edge in lesion.size_mm]
     shell = ~(inside[0][:, None, None] & inside[1][None, :, None] & inside[2][None, None, :])
-    around = lesion.voxels[:, shell] if shell.any() else lesion.voxels.reshape(1, -1)
+    voxels = lesion.voxels[lesion.acquired] if lesion.missing else lesion.voxels
+    around = voxels[:, shell] if shell.any() else voxels.reshape(1, -1)
     unit = float(np.median(around))
-    spread = float(np.std(lesion.voxels))
+    spread = float(np.std(voxels))
     return unit if abs(unit) > 0.05 * spread else (spread or 1.0)
 
 
 def normalise(lesion: Lesion, spec: Preprocessing) -> NDArray[np.float32]:
-    """Lesion -> base [P, M, M, M]: averaged down, (x / parenchyma - 1) * gain, clipped."""
+    """Lesion -> base [P, M, M, M]: averaged down, scaled as `spec.intensity` says (Preprocessing).
+
+    A phase that was not acquired is exactly zero.
+    """
     p, n = lesion.voxels.shape[:2]
     m = spec.base_voxels
     if n != spec.lesion_voxels or n % m:
@@ -182,8 +239,52 @@ def normalise(lesion: Lesion, spec: Preprocessing) -> NDArray[np.float32]:
         )
     k = n // m
     down = lesion.voxels.reshape(p, m, k, m, k, m, k).mean(axis=(2, 4, 6), dtype=np.float64)
-    scaled = (down / abs(parenchyma(lesion)) - 1.0) * spec.gain
-    return np.clip(scaled, -spec.clip, spec.clip).astype(np.float32)
+    if spec.intensity == "parenchyma":
+        scaled = (down / abs(parenchyma(lesion)) - 1.0) * spec.gain
+        base = np.clip(scaled, -spec.clip, spec.clip).astype(np.float32)
+    else:
+        base = np.stack([_by_itself(plane, spec) for plane in down]).astype(np.float32)
+    for i, phase in enumerate(lesion.phases):
+        if phase in lesion.missing:
+            base[i] = 0.0
+    return base
+
+
+def without(
+    base: NDArray[np.float32], lost: Sequence[int] | NDArray[np.intp], spec: Preprocessing
+) -> NDArray[np.float32]:
+    """The base [P, M, M, M] as if the phases at the indices `lost` had not been acquired.
+
+    They are zero, and the others stand in the unit of intensity that they alone would have given:
+    `normalise` knows no other phase's parenchyma either. The unit is read from the base outside of
+    0.3 fields of view around the middle, where a box of the usual context does not reach.
+    """
+    out = base.copy()
+    out[list(lost)] = 0.0
+    kept = [i for i in range(len(base)) if i not in lost and base[i].any()]
+    if spec.intensity != "parenchyma" or not kept or len(lost) == 0:
+        return out
+    m = spec.base_voxels
+    inside = np.abs(np.arange(m) - (m - 1) / 2) <= 0.3 * m
+    shell = ~(inside[:, None, None] & inside[None, :, None] & inside[None, None, :])
+    ratio = abs(float(np.median(out[kept][:, shell])) / spec.gain + 1.0)
+    if ratio > 0.05:
+        values = ((out[kept] / spec.gain + 1.0) / ratio - 1.0) * spec.gain
+        out[kept] = np.clip(values, -spec.clip, spec.clip)
+    return out
+
+
+def _by_itself(plane: NDArray[np.float64], spec: Preprocessing) -> NDArray[np.float64]:
+    """One phase [M, M, M] on a scale of its own; zeros for a phase of one single value."""
+    if spec.intensity == "zscore":
+        spread = float(plane.std())
+        scaled = (plane - plane.mean()) / spread if spread else np.zeros_like(plane)
+        return np.clip(scaled, -spec.clip, spec.clip)
+    if spec.intensity == "minmax":
+        low, high = float(plane.min()), float(plane.max())
+    else:
+        low, high = np.percentile(plane, [spec.percentile_low, spec.percentile_high])
+    return np.clip((plane - low) / (high - low), 0, 1) if high > low else np.zeros_like(plane)
 
 
 def centre(base: NDArray[np.float32], spec: Preprocessing) -> NDArray[np.float32]:

@@ -158,11 +158,24 @@ class Box:
 
 @dataclass(frozen=True)
 class Study:
-    """The phases of one lesion, each on its own grid, with the lesion's box in each."""
+    """The phases of one lesion, each on its own grid, with the lesion's box in each.
+
+    volumes, boxes: of the phases that were acquired, in order. phases: all that are spoken of, in
+    order; left out where none is missing.
+    """
 
     volumes: Mapping[str, Volume]
     boxes: Mapping[str, Box]
-    cautions: tuple[str, ...] = field(default=())
+    phases: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            object.__setattr__(self, "phases", tuple(self.volumes))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Phases that were not acquired, in order."""
+        return tuple(p for p in self.phases if p not in self.volumes)
 
     @classmethod
     def make(
@@ -170,27 +183,25 @@ class Study:
         volumes: Mapping[str, Volume],
         boxes: Box | Mapping[str, Box],
         phases: Sequence[str],
+        optional: Sequence[str] = (),
     ) -> Study:
-        """Join phases. One box is meant on the first phase and is carried to the others in mm.
+        """Join phases. One box is meant on the first acquired phase and is carried to the others
+        in mm.
 
-        Raises InputError for a missing phase or box, or a box outside of its volume.
+        optional: phases that may be missing, as a network trained with phase dropout allows; one
+        phase there must be. Raises InputError for a phase or box that is missing, a box for a
+        phase that is missing, or a box outside of its volume.
         """
-        missing = [p for p in phases if p not in volumes]
-        if missing:
-            raise InputError(
-                f"missing phase{'s' if len(missing) > 1 else ''}: {', '.join(missing)}",
-                code="missing_phase",
-                field=missing[0],
-                found=", ".join(p for p in phases if p in volumes) or "none",
-                expected=", ".join(phases),
-            )
-        ordered = {p: volumes[p] for p in phases}
+        present = [p for p in phases if p in volumes]
+        refuse_missing([p for p in phases if p not in volumes], phases, optional)
+        ordered = {p: volumes[p] for p in present}
         if isinstance(boxes, Box):
-            boxes.check_inside(ordered[phases[0]].shape)
-            placed = {p: _carry(boxes, ordered[phases[0]], v, p) for p, v in ordered.items()}
-            placed[phases[0]] = boxes
+            first = ordered[present[0]]
+            boxes.check_inside(first.shape)
+            placed = {p: _carry(boxes, first, v, p) for p, v in ordered.items()}
+            placed[present[0]] = boxes
         else:
-            without = [p for p in phases if p not in boxes]
+            without = [p for p in present if p not in boxes]
             if without:
                 raise InputError(
                     "a box is missing",
@@ -198,10 +209,18 @@ class Study:
                     field=f"box.{without[0]}",
                     expected="one box, or one for each phase",
                 )
-            placed = {p: boxes[p] for p in phases}
+            idle = [p for p in phases if p in boxes and p not in ordered]
+            if idle:
+                raise InputError(
+                    "a box for a phase that is missing",
+                    code="wrong_box",
+                    field=f"box.{idle[0]}",
+                    expected=f"a box for each of {', '.join(present)}",
+                )
+            placed = {p: boxes[p] for p in present}
             for p, box in placed.items():
                 box.check_inside(ordered[p].shape, field=f"box.{p}")
-        return cls(ordered, placed)
+        return cls(ordered, placed, tuple(phases))
 
     def centre_mm(self, phase: str) -> NDArray[np.float64]:
         return self.volumes[phase].world(self.boxes[phase].centre)
@@ -213,6 +232,27 @@ class Study:
             edges = self.boxes[phase].edges
             sizes.append(np.abs(volume.affine[:3, :3] * edges).sum(axis=1))
         return np.max(sizes, axis=0)
+
+
+def refuse_missing(missing: Sequence[str], phases: Sequence[str], optional: Sequence[str]) -> None:
+    """Raises InputError, missing_phase, for a missing phase that is not optional, or for all."""
+    present = [p for p in phases if p not in missing]
+    bad = [p for p in missing if p not in optional or not present]
+    if not bad:
+        return
+    if optional:
+        needed = [p for p in phases if p not in optional] or ["at least one phase"]
+        dispensable = ", ".join(p for p in phases if p in optional)
+        expected = f"{', '.join(needed)}; only {dispensable} may be missing"
+    else:
+        expected = f"{', '.join(phases)}: a network not trained with phase dropout needs them all"
+    raise InputError(
+        f"missing phase{'s' if len(bad) > 1 else ''}: {', '.join(bad)}",
+        code="missing_phase",
+        field=bad[0],
+        found=", ".join(present) or "none",
+        expected=expected,
+    )
 
 
 def _carry(box: Box, source: Volume, target: Volume, phase: str) -> Box:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.bundle.parts import BundleParts
+from models.voi import Preprocessing
 
 LIMITS = [
     "It knows only the classes below. A lesion of any other kind still gets one of them; the "
@@ -33,18 +34,19 @@ def card(parts: BundleParts) -> str:
         "Research software, not a medical device.",
         "## What it does\n\n"
         f"A convolutional network (`{parts.architecture}`) tells {len(v.classes)} classes of liver "
-        f"lesion apart on {len(v.phases)} contrast phases of an MRI "
+        f"lesion apart on {len(v.phases)} contrast phases of {_scan(parts.modality)} "
         f"({', '.join(p.label for p in v.phases)}), and probes on its activations report "
-        f"{len(v.features)} radiological features.",
+        f"{len(v.features)} radiological features." + _whose(parts),
         "## Intended use\n\n"
         "Research on explanations of image classifiers. Not for diagnosis, treatment or triage of "
         "patients.",
-        f"## Training data\n\nCohort `{parts.trained_on}`: {data}.\n\n" + _record(parts.training),
+        f"## Training data\n\n{_used_for(parts)}Cohort `{parts.trained_on}`: {data}.\n\n"
+        + _record(parts.training),
         "## Input\n\n"
         f"A tensor [{len(v.phases)}, {spec.tensor_voxels}, {spec.tensor_voxels}, "
         f"{spec.tensor_voxels}]: one isotropic scale in millimetres around the lesion's box "
         f"(field of view {spec.context:g} times its longest edge, at least "
-        f"{spec.min_fov_mm:g} mm), all phases divided by one parenchyma median.",
+        f"{spec.min_fov_mm:g} mm). {_intensities(spec)} {_optional(parts)}",
         "## Classification\n\n" + _classification(parts.evaluation.get("classifier"), v.class_ids),
         "## Features\n\n" + _features(parts),
         "## Limits\n\n" + "\n".join(f"- {line}" for line in limits),
@@ -55,6 +57,48 @@ def card(parts: BundleParts) -> str:
         f"temperature-scaled (T = {parts.temperature:.3f}).",
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _scan(modality: str) -> str:
+    return {"MR": "an MRI", "CT": "a CT"}[modality]
+
+
+def _whose(parts: BundleParts) -> str:
+    if parts.origin == "trained":
+        return ""
+    return (
+        "\n\nThe classifier was trained elsewhere and adopted as it was: what it was trained on, "
+        "and how, is known only as far as whoever brought it said so."
+    )
+
+
+def _used_for(parts: BundleParts) -> str:
+    """What the cohort was used for, where that was not everything."""
+    if parts.origin == "trained":
+        return ""
+    return (
+        "The cohort below fitted the probes, the calibration and the out-of-distribution score, "
+        "not the classifier. If the classifier saw lesions of it before, the figures on this card "
+        "are too good.\n\n"
+    )
+
+
+def _intensities(spec: Preprocessing) -> str:
+    if spec.intensity == "parenchyma":
+        return "All phases are divided by one parenchyma median."
+    return f"Intensities are scaled by `{spec.intensity}`."
+
+
+def _optional(parts: BundleParts) -> str:
+    if not parts.optional_phases:
+        return "Every phase is needed."
+    names = ", ".join(f"`{phase}`" for phase in parts.optional_phases)
+    costs = [
+        f"without {name.replace('+', ' and ')} {_with(f['accuracy'], f['ci'])}"
+        for name, f in parts.evaluation.get("classifier_missing", {}).items()
+    ]
+    text = f"May be missing, since the network was trained with phases left out: {names}."
+    return f"{text} Test accuracy (95 %): {'; '.join(costs)}." if costs else text
 
 
 def _record(training: Mapping[str, Any]) -> str:

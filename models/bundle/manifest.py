@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from wire.bundle import Manifest
+from pydantic import BaseModel
 
 MANIFEST = "manifest.json"
 CLASSIFIER = "classifier.onnx"
@@ -43,7 +43,7 @@ def json_bytes(value: Any) -> bytes:
     return (text + "\n").encode("utf-8")
 
 
-def manifest_bytes(manifest: Manifest) -> bytes:
+def manifest_bytes(manifest: BaseModel) -> bytes:
     """The one way to write a manifest, keys in the order of the message.
 
     The order of `taps` carries meaning (the network's order), so keys are not sorted.
@@ -54,13 +54,14 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     return (text + "\n").encode("utf-8")
 
 
-def content_hash(manifest: Manifest) -> str:
+def content_hash(manifest: BaseModel) -> str:
     """'b-' and 20 hex digits over every field but the hash itself.
 
-    The fields hold the sha256 of each file, so this addresses the whole content.
+    The fields hold the sha256 of each file, so this addresses the whole content. `manifest` is of
+    any schema version: all have had `files` and `taps`.
     """
     fields = manifest.model_dump(mode="json", exclude={"hash"})
-    fields["files"] = sorted(manifest.files.items())
-    fields["taps"] = list(manifest.taps.items())
+    fields["files"] = sorted(fields["files"].items())
+    fields["taps"] = list(fields["taps"].items())
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "b-" + hashlib.sha256(text.encode("utf-8")).hexdigest()[:20]

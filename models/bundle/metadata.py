@@ -18,6 +18,7 @@ def metadata(parts: BundleParts) -> dict[str, Any]:
     edge = spec.tensor_voxels
     classes = {str(i): c.label for i, c in enumerate(vocabulary.classes)}
     data = "synthetic phantom lesions" if parts.synthetic else "imported lesions"
+    scan = {"MR": "MRI", "CT": "CT"}[parts.modality]
     return {
         "version": _version("lesionlens"),
         "changelog": {_version("lesionlens"): "written by lesionlens"},
@@ -26,7 +27,7 @@ def metadata(parts: BundleParts) -> dict[str, Any]:
         "numpy_version": _version("numpy"),
         "required_packages_version": {"onnxruntime": _version("onnxruntime")},
         "name": parts.name,
-        "task": "Classification of liver lesions on multi-phase contrast-enhanced MRI",
+        "task": f"Classification of liver lesions on multi-phase contrast-enhanced {scan}",
         "description": (
             f"{parts.architecture}: {len(classes)} lesion classes from "
             f"{len(vocabulary.phases)} contrast phases, with named activation taps and an input "
@@ -48,7 +49,7 @@ def metadata(parts: BundleParts) -> dict[str, Any]:
                 "x": {
                     "type": "image",
                     "format": "magnitude",
-                    "modality": "MR",
+                    "modality": parts.modality,
                     "num_channels": len(vocabulary.phases),
                     "spatial_shape": [edge, edge, edge],
                     "dtype": "float32",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,8 @@ class BundleParts:
     score read, concatenated in this order. classifier, gradients: ONNX files or their bytes.
     training: free JSON record of the run ('seed', 'profile', 'epochs', 'n_train', ...).
     evaluation: JSON of models.evaluation ('classifier', 'features', 'parity', each with 'split').
+    optional_phases: may be missing from a study, since the network was trained with phase dropout;
+    never the first phase. origin: 'adopted' where the classifier was trained elsewhere.
     """
 
     name: str
@@ -100,6 +102,9 @@ class BundleParts:
     parity: ParitySample
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+    optional_phases: list[str] = field(default_factory=list)
+    modality: Literal["MR", "CT"] = "MR"
+    origin: Literal["trained", "adopted"] = "trained"
 
     @property
     def probe_length(self) -> int:

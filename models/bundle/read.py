@@ -1,6 +1,7 @@
 """Read a bundle, or refuse it with one clear line. Needs neither torch nor onnxruntime.
 
-    folder -> manifest (schema, canonical bytes, own hash) -> files (present, sha256)
+    folder -> manifest (schema, canonical bytes, own hash; an earlier one is lifted)
+           -> files (present, sha256)
            -> vocabulary, probes, reference, OOD score (shapes agree with the manifest) -> Bundle
 
 Codes of a refusal (BundleError): bundle_missing (no such folder or no manifest), bundle_schema (a
@@ -37,9 +38,8 @@ from models.bundle.manifest import (
     REQUIRED,
     TRAINING,
     VOCABULARY,
-    content_hash,
-    manifest_bytes,
 )
+from models.bundle.migrate import check_manifest
 from models.bundle.parts import ParitySample, Reference
 from models.errors import BundleError
 from models.evaluation.calibration import softmax
@@ -49,7 +49,7 @@ from models.passes import PassRecipe
 from models.probes.probeset import ProbeSet
 from models.vocabulary import Vocabulary
 from models.voi import Preprocessing
-from wire.bundle import BUNDLE_SCHEMA, Manifest
+from wire.bundle import Manifest
 
 __all__ = ["Bundle", "ParitySample", "Reference", "read_bundle"]
 
@@ -108,7 +108,12 @@ class Bundle:
 
     @property
     def parity(self) -> ParitySample:
-        return ParitySample.from_tensors(_tensors(PARITY, self.data(PARITY)))
+        try:
+            return ParitySample.from_tensors(_tensors(PARITY, self.data(PARITY)))
+        except KeyError:
+            raise BundleError(
+                "the stored sample has no input", code="bundle_parity", field=PARITY
+            ) from None
 
     @property
     def training(self) -> dict[str, Any]:
@@ -169,25 +174,7 @@ def _manifest(folder: Path) -> Manifest:
         )
     raw = file.read_bytes()
     fields = _json(MANIFEST, raw)
-    version = fields.get("schema_version")
-    if isinstance(version, int) and version != BUNDLE_SCHEMA:
-        newer = "newer" if version > BUNDLE_SCHEMA else "older"
-        raise BundleError(
-            f"the bundle was written in a {newer} schema",
-            code="bundle_schema",
-            field=MANIFEST,
-            found=f"version {version}",
-            expected=f"version {BUNDLE_SCHEMA}",
-        )
-    try:
-        manifest = Manifest.model_validate(fields)
-    except ValidationError as error:
-        raise BundleError(_one_line(error), code="bundle_manifest", field=MANIFEST) from None
-    # The canonical form makes every byte of the manifest count, white space too.
-    if manifest.hash != content_hash(manifest) or manifest_bytes(manifest) != raw:
-        raise BundleError(
-            "the content differs from what its hash says", code="bundle_checksum", field=MANIFEST
-        )
+    manifest = check_manifest(fields, raw)
     for name in manifest.files:
         if Path(name).is_absolute() or ".." in Path(name).parts or "\\" in name:
             raise BundleError(
@@ -233,7 +220,7 @@ def _assemble(folder: Path, manifest: Manifest, data: Mapping[str, bytes]) -> Bu
             reference["class_ids"],
             reference["features"],
         ),
-        ood=OutOfDistributionScore.from_parts(ood, reference["ood"]),
+        ood=OutOfDistributionScore.from_parts(ood, reference["ood"], manifest.probe_taps),
     )
 
 
@@ -249,7 +236,7 @@ def _agree(bundle: Bundle) -> None:
         PROBES[0]: ((bundle.probes.features, bundle.probes.length), (m.features, length)),
         REFERENCE[1]: (
             (bundle.reference.activations.shape[1], bundle.ood.length),
-            (length, length),
+            (length, bundle.ood.expected_length(m.taps, len(m.phases))),
         ),
     }
     for name, (found, expected) in pairs.items():

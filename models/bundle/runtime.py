@@ -103,21 +103,40 @@ class OnnxModel:
         """Run the stored sample and give the error of each output.
 
         Errors of outputs are relative to max(1, largest value), those of gradients relative L2.
-        Raises BundleError bundle_parity.
+        Raises BundleError bundle_parity, also where the sample leaves an output or gradient out.
         """
         sample = self.bundle.parity
+        taps = list(self.info.taps)
+        for kind, there, needed in (
+            ("output", sample.outputs, ["scores", "logits", *taps]),
+            ("gradient", sample.gradients, ["input", *taps]),
+        ):
+            left_out = [name for name in needed if name not in there]
+            if left_out:
+                raise BundleError(
+                    f"the stored sample lacks the {kind} {left_out[0]!r}",
+                    code="bundle_parity",
+                    field=PARITY,
+                )
+        try:
+            outputs = self.forward(sample.x, list(sample.outputs))
+            found = self.gradients(sample.x, sample.weights)
+        except InputError as fault:  # a sample of another network
+            raise BundleError(
+                f"the stored sample does not fit the network: {fault.line}",
+                code="bundle_parity",
+                field=PARITY,
+            ) from None
         errors: dict[str, float] = {}
-        for name, value in self.forward(sample.x, list(sample.outputs)).items():
+        for name, value in outputs.items():
             error = _largest(value, sample.outputs[name])
             errors[name] = error
             _refuse(name, error, OUTPUT_TOLERANCE)
-        if sample.gradients:
-            found = self.gradients(sample.x, sample.weights)
-            for name, expected in sample.gradients.items():
-                tail, whole = _gradient_errors(found[name], expected)
-                errors[f"grad_{name}"] = whole
-                _refuse(f"grad_{name}", tail, GRADIENT_TOLERANCE)
-                _refuse(f"grad_{name}", whole, GRADIENT_L2_TOLERANCE)
+        for name, value in found.items():
+            tail, whole = _gradient_errors(value, sample.gradients[name])
+            errors[f"grad_{name}"] = whole
+            _refuse(f"grad_{name}", tail, GRADIENT_TOLERANCE)
+            _refuse(f"grad_{name}", whole, GRADIENT_L2_TOLERANCE)
         return errors
 
 

@@ -53,6 +53,9 @@ def write_bundle(folder: Path, parts: BundleParts) -> Manifest:
         "synthetic": parts.synthetic,
         "classes": parts.vocabulary.class_ids,
         "phases": parts.vocabulary.phase_ids,
+        "optional_phases": list(parts.optional_phases),
+        "modality": parts.modality,
+        "origin": parts.origin,
         "features": parts.vocabulary.feature_ids,
         "taps": dict(parts.taps),
         "probe_taps": list(parts.probe_taps),
@@ -116,10 +119,17 @@ def _check(parts: BundleParts) -> None:
         faults |= {
             "probes.length": _differ("length", parts.probes.length, length),
             "reference": _differ("length", parts.reference.activations.shape[1], length),
-            "ood": _differ("length", parts.ood.length, length),
+            "ood": _differ(
+                "length",
+                parts.ood.length,
+                parts.ood.expected_length(parts.taps, len(parts.vocabulary.phase_ids)),
+            ),
         }
     classes = set(parts.vocabulary.class_ids)
     strange = sorted(set(parts.reference.class_ids) - classes)
+    late = parts.vocabulary.phase_ids[1:]
+    wrong = [phase for phase in parts.optional_phases if phase not in late]
+    faults["optional_phases"] = f"{wrong[0]!r} is no late phase" if wrong else ""
     faults["reference.class_ids"] = f"no such class {strange[0]!r}" if strange else ""
     for field, fault in faults.items():
         if fault:

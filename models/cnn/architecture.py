@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -10,6 +12,9 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    network: Literal["lesionnet", "wang2019"] = Field(
+        "lesionnet", description="Key in models.cnn.networks; wang2019 fixes kernels and pool."
+    )
     name: str = "lesionnet-s"
     channels: tuple[int, ...] = Field((24, 48, 64, 96), description="Output channels per block.")
     kernels: tuple[int, ...] = Field((3, 3, 3, 3), description="Odd kernel edge per block.")
@@ -27,25 +32,43 @@ class Architecture(BaseModel):
             raise ValueError("kernels must be odd")
         return self
 
-    @property
-    def conv_taps(self) -> list[str]:
-        return [f"conv{i + 1}" for i in range(len(self.channels))]
-
-    @property
-    def taps(self) -> dict[str, int]:
-        """Pooled tap -> length, in the network's order."""
-        return {**dict(zip(self.conv_taps, self.channels, strict=True)), "fc": self.fc}
-
 
 class Optimisation(BaseModel):
     """How the weights are found; kept in training.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(40, ge=1)
+    steps: int = Field(
+        2000, ge=1, description="Weight updates in all; epochs follow from the cohort's size."
+    )
+    min_epochs: int = Field(40, ge=1, description="At least so many, however large the cohort.")
+    epochs: int | None = Field(None, ge=1, description="In place of what the steps come to.")
     batch: int = Field(32, ge=2)
-    learning_rate: float = Field(3e-3, gt=0, description="Peak; cosine decay after a warm-up.")
-    warm_up: float = Field(0.1, ge=0, lt=1, description="Share of the steps.")
+    method: Literal["adamw", "adam"] = "adamw"
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="Of the learning rate: half a cosine after a warm-up, or none."
+    )
+    learning_rate: float = Field(3e-3, gt=0, description="The highest.")
+    warm_up: float = Field(0.1, ge=0, lt=1, description="Share of the steps, with a cosine.")
     weight_decay: float = Field(0.02, ge=0)
     label_smoothing: float = Field(0.05, ge=0, lt=1)
-    patience: int = Field(12, ge=1, description="Epochs without a better validation loss.")
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay a step of the running average of the weights that is validated and "
+        "kept (Polyak & Juditsky 1992); 0: the last weights themselves.",
+    )
+    patience: float = Field(
+        0.3,
+        gt=0,
+        description="Stop after this share of the epochs without a better validation loss.",
+    )
+
+    def epochs_for(self, steps_an_epoch: int) -> int:
+        """Epochs of a training with so many batches an epoch."""
+        return self.epochs or max(self.min_epochs, round(self.steps / steps_an_epoch))
+
+    def patience_for(self, epochs: int) -> int:
+        """Epochs without a better validation loss before a training of `epochs` stops."""
+        return max(1, round(self.patience * epochs))

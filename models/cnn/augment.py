@@ -18,16 +18,22 @@ from torch.nn import functional
 
 from models.cnn.data import BalancedBatches, SplitArrays
 from models.passes import PassRecipe
-from models.voi import Preprocessing
+from models.voi import Preprocessing, without
 
 
 def augment(
-    bases: Tensor, spec: Preprocessing, recipe: PassRecipe, rng: np.random.Generator
+    bases: Tensor,
+    spec: Preprocessing,
+    recipe: PassRecipe,
+    rng: np.random.Generator,
+    *,
+    phase_dropout: float = 0.0,
 ) -> Tensor:
     """Bases [B, P, M, M, M] -> views [B, P, K, K, K]: rotation about a random axis, mirroring,
     scale, shift, shift of late phases against the first, gain and offset a phase.
 
     Trilinear, border repeated, exactly as models.passes samples; only the random stream differs.
+    A phase that was not acquired, all zero in its base, stays zero. phase_dropout: see `_dropped`.
     """
     b, p, m = bases.shape[:3]
     k = spec.tensor_voxels
@@ -37,6 +43,9 @@ def augment(
     drift[:, 0] = 0.0
     gain = rng.normal(1.0, recipe.gain, (b, p, 1, 1, 1))
     level = rng.normal(0.0, recipe.offset, (b, p, 1, 1, 1))
+    if phase_dropout:
+        bases = _dropped(bases, spec, phase_dropout, rng)
+    absent = ~bases.reshape(b, p, -1).any(dim=2)
 
     steps = torch.arange(k, dtype=torch.float32) - (k - 1) / 2
     grid = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), dim=-1)
@@ -52,9 +61,32 @@ def augment(
         padding_mode="border",
         align_corners=True,
     ).reshape(b, p, k, k, k)
-    return sampled * torch.from_numpy(gain.astype(np.float32)) + torch.from_numpy(
+    views = sampled * torch.from_numpy(gain.astype(np.float32)) + torch.from_numpy(
         level.astype(np.float32)
     )
+    views[absent] = 0.0
+    return views
+
+
+def _dropped(bases: Tensor, spec: Preprocessing, share: float, rng: np.random.Generator) -> Tensor:
+    """Some of the bases [B, P, M, M, M] without some of their late phases.
+
+    With probability `share` a base loses a subset of its late phases, drawn evenly among all that
+    are not empty, so that each combination which serving accepts is seen as often as another. The
+    first phase is never lost: it carries the box, and alone it may be all that there is. A lesion
+    that lacks the first phase keeps its late ones.
+    """
+    count, phases = bases.shape[:2]
+    if phases < 2:
+        return bases
+    hit = rng.random(count) < share
+    subsets = rng.integers(1, 2 ** (phases - 1), count)
+    out = bases.clone()
+    for i in np.flatnonzero(hit):
+        if bases[i, 0].any():
+            lost = [p for p in range(1, phases) if subsets[i] >> (p - 1) & 1]
+            out[i] = torch.from_numpy(without(bases[i].numpy(), lost, spec))
+    return out
 
 
 def _matrices(count: int, recipe: PassRecipe, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -82,7 +114,8 @@ def centre(bases: Tensor, spec: Preprocessing) -> Tensor:
 class AugmentedBatches:
     """One epoch of (views [B, P, K, K, K], classes [B]), each batch made while the last is used.
 
-    Batch i depends on (seed, epoch, i) alone, not on threads or on what was drawn before.
+    Batch i depends on (seed, epoch, i) alone, not on threads or on what was drawn before. Of
+    several processes (rank of world) each makes its share of every batch, with its own variations.
     """
 
     def __init__(
@@ -93,10 +126,17 @@ class AugmentedBatches:
         recipe: PassRecipe,
         seed: int,
         epoch: int,
+        *,
+        phase_dropout: float = 0.0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        self._order = list(BalancedBatches(split.classes, batch, seed, epoch))
+        order = list(BalancedBatches(split.classes, batch, seed, epoch))
+        self._order = [indices[rank::world] for indices in order]
+        self._stream = [rank] if world > 1 else []
         self._split, self._spec, self._recipe = split, spec, recipe
         self._seed, self._epoch = seed, epoch
+        self._phase_dropout = phase_dropout
 
     def __len__(self) -> int:
         return len(self._order)
@@ -111,10 +151,10 @@ class AugmentedBatches:
                 yield ready
 
     def _make(self, i: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng([self._seed, self._epoch, i])
+        rng = np.random.default_rng([self._seed, self._epoch, i, *self._stream])
         bases = torch.from_numpy(self._split.bases[self._order[i]])
         with torch.no_grad():
-            x = augment(bases, self._spec, self._recipe, rng)
+            x = augment(bases, self._spec, self._recipe, rng, phase_dropout=self._phase_dropout)
         return (
             x.contiguous(memory_format=torch.channels_last_3d),
             torch.from_numpy(self._split.classes[self._order[i]]),

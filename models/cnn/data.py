@@ -15,7 +15,7 @@ from torch.utils.data import Sampler
 
 from models.cohort.format import Cohort
 from models.cohort.load import load_lesion
-from models.errors import CohortError
+from models.errors import CohortError, LensError
 from models.vocabulary import Vocabulary
 from models.voi import Preprocessing, normalise
 from wire.cohort import CohortLesion
@@ -49,12 +49,19 @@ class SplitArrays:
 class ReadLesion(Transform):
     """MONAI transform: a cohort entry -> {'lesion', 'entry'} on the canonical grid."""
 
-    def __init__(self, cohort: Cohort, phases: Sequence[str], spec: Preprocessing) -> None:
+    def __init__(
+        self,
+        cohort: Cohort,
+        phases: Sequence[str],
+        spec: Preprocessing,
+        optional: Sequence[str] = (),
+    ) -> None:
         self.cohort, self.phases, self.spec = cohort, tuple(phases), spec
+        self.optional = tuple(optional)
 
     def __call__(self, entry: CohortLesion) -> dict[str, object]:
         return {
-            "base": load_lesion(self.cohort, entry, self.phases, self.spec),
+            "base": load_lesion(self.cohort, entry, self.phases, self.spec, self.optional),
             "entry": entry,
         }
 
@@ -76,13 +83,16 @@ def load_split(
     vocabulary: Vocabulary,
     spec: Preprocessing,
     *,
+    optional_phases: Sequence[str] = (),
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SplitArrays:
     """Read every lesion of 'training', 'validation' or 'test'.
 
-    Raises CohortError for an empty split and for a class or phase that the vocabulary lacks;
-    whatever a file holds that cannot be used raises as models.cohort.load says.
+    optional_phases: may be missing from a lesion, whose base is then zero in that phase: for
+    training with phase dropout, and for the bundles that come of it. Raises CohortError for an
+    empty split and for a class or phase that the vocabulary lacks; whatever a file holds that
+    cannot be used raises as models.cohort.load says.
     """
     entries = cohort.lesions(split)
     if not entries:
@@ -96,17 +106,26 @@ def load_split(
     if faults:
         raise CohortError(faults)
     transform = Compose(
-        [ReadLesion(cohort, vocabulary.phase_ids, spec), NormaliseLesiond(["base"], spec)]
+        [
+            ReadLesion(cohort, vocabulary.phase_ids, spec, optional_phases),
+            NormaliseLesiond(["base"], spec),
+        ]
     )
     data = Dataset(entries, transform)
     shape = (len(entries), len(vocabulary.phases), *(spec.base_voxels,) * 3)
     bases = np.empty(shape, dtype=np.float32)
     # Decompression and resampling release the interpreter lock, so threads do.
     with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
-        for i, item in enumerate(pool.map(data.__getitem__, range(len(entries)))):
-            bases[i] = item["base"]
-            if progress:
-                progress(i + 1, len(entries))
+        try:
+            for i, item in enumerate(pool.map(data.__getitem__, range(len(entries)))):
+                bases[i] = item["base"]
+                if progress:
+                    progress(i + 1, len(entries))
+        except RuntimeError as error:  # MONAI's wrapping around what a file's fault raised
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error.__cause__, LensError):
+                raise error.__cause__ from None
+            raise
     return SplitArrays(
         ids=tuple(e.lesion_id for e in entries),
         class_ids=tuple(e.class_id for e in entries),

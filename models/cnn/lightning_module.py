@@ -7,6 +7,7 @@ that was interrupted after an epoch and resumed walks the same path as one that 
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.cnn.architecture import Optimisation
-from models.cnn.network import LesionNet
+from models.cnn.classifier import Classifier
 
 
 class ClassifierTraining(pl.LightningModule):
@@ -23,7 +24,7 @@ class ClassifierTraining(pl.LightningModule):
 
     def __init__(
         self,
-        network: LesionNet,
+        network: Classifier,
         optimisation: Optimisation,
         seed: int,
         steps_an_epoch: int,
@@ -32,12 +33,23 @@ class ClassifierTraining(pl.LightningModule):
         self.network = network.to(memory_format=torch.channels_last_3d)
         self.optimisation = optimisation
         self.seed, self.steps_an_epoch = seed, steps_an_epoch
+        self.epochs = optimisation.epochs_for(steps_an_epoch)
+        self.average: Classifier | None = None
+        if optimisation.average:
+            self.average = deepcopy(self.network).requires_grad_(False)
         self._held: list[tuple[Tensor, Tensor]] = []
 
+    @property
+    def kept(self) -> Classifier:
+        """The network that is validated, and whose weights are the result."""
+        return self.network if self.average is None else self.average
+
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then half a cosine down to one hundredth."""
+        """Linear warm-up, then half a cosine down to one hundredth; or the same throughout."""
         o = self.optimisation
-        total = o.epochs * self.steps_an_epoch
+        if o.schedule == "constant":
+            return o.learning_rate
+        total = self.epochs * self.steps_an_epoch
         warm = max(1, round(total * o.warm_up))
         if step < warm:
             return o.learning_rate * (step + 1) / warm
@@ -46,9 +58,8 @@ class ClassifierTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         o = self.optimisation
-        return torch.optim.AdamW(
-            self.network.parameters(), lr=o.learning_rate, weight_decay=o.weight_decay
-        )
+        method = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[o.method]
+        return method(self.network.parameters(), lr=o.learning_rate, weight_decay=o.weight_decay)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         x, classes = batch
@@ -56,7 +67,7 @@ class ClassifierTraining(pl.LightningModule):
         for group in self.optimizers(use_pl_optimizer=False).param_groups:  # type: ignore[union-attr]
             group["lr"] = self.learning_rate(step)
         # Dropout draws from torch's own stream, which others draw from too: set it at each step.
-        torch.manual_seed(self.seed * 1_000_003 + step)
+        torch.manual_seed(self.seed * 1_000_003 + step * self.trainer.world_size + self.global_rank)
         logits = self.network(x)
         loss = functional.cross_entropy(
             logits, classes, label_smoothing=self.optimisation.label_smoothing
@@ -66,12 +77,26 @@ class ClassifierTraining(pl.LightningModule):
         self.log("train_accuracy", hits, on_step=False, on_epoch=True, batch_size=len(classes))
         return loss
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the running average; it starts from noise, so it follows faster at first."""
+        if self.average is None:
+            return
+        step = self.current_epoch * self.steps_an_epoch + batch_idx + 1
+        decay = min(self.optimisation.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            new = self.network.state_dict()
+            for name, held in self.average.state_dict().items():
+                if held.is_floating_point():
+                    held.lerp_(new[name], 1 - decay)
+                else:
+                    held.copy_(new[name])
+
     def on_validation_epoch_start(self) -> None:
         self._held = []
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         x, classes = batch
-        self._held.append((self.network(x), classes))
+        self._held.append((self.kept(x).float(), classes))
 
     def on_validation_epoch_end(self) -> None:
         logits = torch.cat([a for a, _ in self._held])

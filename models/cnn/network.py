@@ -10,21 +10,14 @@ mean over space, is what probes read.
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import NamedTuple
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.cnn.architecture import Architecture
-
-
-class Outputs(NamedTuple):
-    """logits [B, C]; taps name -> [B, D]; maps conv tap -> [B, D, x, y, z]."""
-
-    logits: Tensor
-    taps: dict[str, Tensor]
-    maps: dict[str, Tensor]
+from models.cnn.classifier import Classifier
 
 
 class Block(nn.Module):
@@ -39,7 +32,7 @@ class Block(nn.Module):
         return functional.relu(self.norm(self.conv(x)))
 
 
-class LesionNet(nn.Module):
+class LesionNet(Classifier):
     """Classifier of a lesion tensor [B, P, K, K, K]. K must divide by two for every pooling."""
 
     def __init__(self, architecture: Architecture, phases: int, classes: int) -> None:
@@ -54,24 +47,30 @@ class LesionNet(nn.Module):
         )
         self.fc = nn.Linear(widths[-1], architecture.fc)
         self.dropout = nn.Dropout(architecture.dropout)
-        self.head = nn.Linear(architecture.fc, classes)
+        self.logits = nn.Linear(architecture.fc, classes)
 
-    def outputs(self, x: Tensor) -> Outputs:
-        taps: dict[str, Tensor] = {}
-        maps: dict[str, Tensor] = {}
-        h = x
-        rows = zip(self.architecture.conv_taps, self.blocks, self.architecture.pool, strict=True)
-        for name, block, pool in rows:
-            h = block(h)
-            maps[name] = h
-            taps[name] = h.mean(dim=(2, 3, 4))
-            if pool:
-                h = functional.max_pool3d(h, 2)
-        taps["fc"] = functional.relu(self.fc(h.mean(dim=(2, 3, 4))))
-        return Outputs(self.head(self.dropout(taps["fc"])), taps, maps)
+    @property
+    def name(self) -> str:
+        return self.architecture.name
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.outputs(x).logits
+    @property
+    def taps(self) -> dict[str, int]:
+        widths = (*self.architecture.channels, self.architecture.fc)
+        return dict(zip((*self.map_taps, "fc"), widths, strict=True))
+
+    @property
+    def map_taps(self) -> list[str]:
+        return [f"conv{i + 1}" for i in range(len(self.architecture.channels))]
+
+    def stage(self, index: int, h: Tensor) -> Tensor:
+        if index > 0 and self.architecture.pool[index - 1]:
+            h = functional.max_pool3d(h, 2)
+        if index < len(self.blocks):
+            return cast(Tensor, self.blocks[index](h))
+        return functional.relu(self.fc(h.mean(dim=(2, 3, 4))))
+
+    def head(self, h: Tensor) -> Tensor:
+        return cast(Tensor, self.logits(self.dropout(h)))
 
     def folded(self) -> LesionNet:
         """A copy in evaluation mode with every BatchNorm folded into its convolution."""

@@ -24,7 +24,7 @@ def check_files(cohort: Cohort, progress: Progress | None = None) -> list[str]:
     empty or left out where it is absent, and the lesion's mask must meet its box.
     progress(done, total) is called after each lesion.
     """
-    lesions = cohort.lesions()
+    lesions = cohort.everything
     faults: list[str] = []
     for done, lesion in enumerate(lesions, start=1):
         faults += [f"lesion {lesion.lesion_id}: {text}" for text in lesion_faults(cohort, lesion)]

@@ -25,6 +25,7 @@ from models.cohort.dicom_slices import (
     quiet,
     read_file,
     scan,
+    scan_files,
 )
 from models.errors import InputError, TooLarge
 from models.volume import Volume
@@ -39,6 +40,10 @@ def read_series(path: Path, *, field: str = "volume", max_bytes: int | None = No
     ambiguous_series, unsupported_multiframe, unsupported_transfer_syntax, truncated, no_geometry,
     uneven_slices, wrong_modality, wrong_dtype; TooLarge.
     """
+    return read_stack(_one_stack(path, field), field=field, max_bytes=max_bytes)
+
+
+def _one_stack(path: Path, field: str) -> Stack:
     found = scan(path, field=field)
     if len(found.stacks) != 1 or overlapping(found.stacks[0]):
         raise InputError(
@@ -48,30 +53,50 @@ def read_series(path: Path, *, field: str = "volume", max_bytes: int | None = No
             found=_inventory(found),
             expected="a folder with the slices of one series at one time point",
         )
-    return _volume(found.stacks[0], field, max_bytes)
+    return found.stacks[0]
 
 
 def read_phases(
-    folder: Path, phases: Sequence[str], *, max_bytes: int | None = None
+    folder: Path,
+    phases: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
+    max_bytes: int | None = None,
 ) -> dict[str, Volume]:
     """Find the contrast phases in a folder of DICOM files and read them.
 
     Folders named by phase ids are taken at their word. Otherwise phases are inferred from
     acquisition, trigger and bolus times first, from descriptions second (see dicom_phase.py).
+    optional: phases that may be missing; without folders only where no series is left over that
+    might be the one.
     Raises InputError, one line: missing_phase (which phases, which series were found),
     ambiguous_phase (which series compete), not_liver, and what read_series raises.
     """
+    stacks = find_phases(folder, phases, optional=optional)
+    return {phase: read_stack(s, field=phase, max_bytes=max_bytes) for phase, s in stacks.items()}
+
+
+def find_phases(
+    folder: Path,
+    phases: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
+    files: Sequence[Path] | None = None,
+) -> dict[str, Stack]:
+    """Phase -> its slices, from headers alone; otherwise as read_phases.
+
+    files: what to look at where no folder is named by a phase; all below `folder` if None.
+    """
     field = "dicom"
-    if folder.is_dir() and all((folder / phase).is_dir() for phase in phases):
-        return {
-            phase: read_series(folder / phase, field=phase, max_bytes=max_bytes) for phase in phases
-        }
-    found = scan(folder, field=field)
+    named = [phase for phase in phases if (folder / phase).is_dir()]
+    if named and all(phase in named or phase in optional for phase in phases):
+        return {phase: _one_stack(folder / phase, phase) for phase in named}
+    found = scan(folder, field=field) if files is None else scan_files(files, field=field)
     _one_study(found)
     times = phase_times(phases)
     candidates = usable(found.stacks)
-    chosen = assign(candidates, times, found.stacks, found.other)
-    return {phase: _volume(candidates[chosen[phase]], phase, max_bytes) for phase in phases}
+    chosen = assign(candidates, times, found.stacks, found.other, optional)
+    return {phase: candidates[chosen[phase]] for phase in phases if phase in chosen}
 
 
 def _one_study(found: Found) -> None:
@@ -96,7 +121,8 @@ def _inventory(found: Found) -> str:
     return ", ".join(shown) or "no image series"
 
 
-def _volume(stack: Stack, field: str, max_bytes: int | None) -> Volume:
+def read_stack(stack: Stack, *, field: str, max_bytes: int | None = None) -> Volume:
+    """The voxels of a stack that `find_phases` or `scan` found. Raises InputError, TooLarge."""
     first, count = stack.first, len(stack.slices)
     size = first.rows * first.columns * count * 4
     if max_bytes is not None and size > max_bytes:

@@ -76,15 +76,57 @@ def assign(
     phases: Sequence[PhaseTime],
     all_stacks: Sequence[Stack] = (),
     other: Sequence[str] = (),
+    optional: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Phase id -> index in `candidates`.
+    """Phase id -> index in `candidates`; without an optional phase that surely is not there.
 
     Raises InputError, codes missing_phase, ambiguous_phase, not_liver; its line names the series.
     """
+    try:
+        return _assign(candidates, phases, phases, all_stacks, other)
+    except InputError as error:
+        fewer = _assign_fewer(candidates, phases, optional)
+        if error.code != "missing_phase" or fewer is None:
+            raise
+        return fewer
+
+
+def _assign_fewer(
+    candidates: Sequence[Stack], phases: Sequence[PhaseTime], optional: Sequence[str]
+) -> dict[str, int] | None:
+    """The one reading that leaves out optional phases and no series. None where there is none.
+
+    A series left over might be the phase that seems to be missing, so then nothing is inferred.
+    """
+    named = _by_name(candidates, phases)
+    aside = {i for word in ("pre-contrast", "hepatobiliary") for i in named.get(word, [])}
+    aside |= {i for i, s in enumerate(candidates) if s.seconds is not None and s.seconds <= 0}
+    contenders = [s for i, s in enumerate(candidates) if i not in aside]
+    readings = []
+    for kept in combinations(phases, len(contenders)):
+        if not contenders or any(p not in kept and p.id not in optional for p in phases):
+            continue
+        try:
+            reading = _assign(contenders, kept, phases)
+        except InputError:
+            continue
+        readings.append({p: candidates.index(contenders[i]) for p, i in reading.items()})
+    return readings[0] if len(readings) == 1 else None
+
+
+def _assign(
+    candidates: Sequence[Stack],
+    phases: Sequence[PhaseTime],
+    known: Sequence[PhaseTime],
+    all_stacks: Sequence[Stack] = (),
+    other: Sequence[str] = (),
+) -> dict[str, int]:
+    """A series for each of `phases`, told apart from all that are `known`."""
     shown = list(all_stacks) or list(candidates)
     _check_body(shown, phases)
-    named = _by_name(candidates, phases)
-    for reading in (_by_bolus(candidates, phases, named), _by_order(candidates, phases, named)):
+    named = _by_name(candidates, known)
+    times = _by_bolus(candidates, phases, known, named)
+    for reading in (times, _by_order(candidates, phases, named)):
         if reading is not None:
             _check_names(candidates, reading, named)
             return reading
@@ -96,21 +138,24 @@ def assign(
 
 
 def _by_bolus(
-    stacks: Sequence[Stack], phases: Sequence[PhaseTime], named: Mapping[str, list[int]]
+    stacks: Sequence[Stack],
+    phases: Sequence[PhaseTime],
+    known: Sequence[PhaseTime],
+    named: Mapping[str, list[int]],
 ) -> dict[str, int] | None:
     """By seconds after the injection. None where they do not decide."""
-    found: dict[str, list[tuple[float, int]]] = {p.id: [] for p in phases}
+    found: dict[str, list[tuple[float, int]]] = {p.id: [] for p in known}
     for i, stack in enumerate(stacks):
         if stack.seconds is None or stack.seconds <= 0:
             continue
         miss = {
-            p.id: abs(math.log(stack.seconds / p.seconds)) for p in phases if p.seconds is not None
+            p.id: abs(math.log(stack.seconds / p.seconds)) for p in known if p.seconds is not None
         }
         if miss and (best := min(miss, key=miss.__getitem__)) and miss[best] < math.log(_FACTOR):
             found[best].append((miss[best], i))
     chosen = {}
-    for phase, fits in found.items():
-        fits.sort()
+    for phase in [p.id for p in phases]:
+        fits = sorted(found[phase])
         if len(fits) > 1 and fits[1][0] - fits[0][0] < _MARGIN:
             fits = [fit for fit in fits if fit[1] in named.get(phase, [])]
         if not fits or (len(fits) > 1 and fits[1][0] - fits[0][0] < _MARGIN):

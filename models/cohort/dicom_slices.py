@@ -142,10 +142,16 @@ def scan(path: Path, *, field: str) -> Found:
         raise InputError("no such file or folder", code="not_found", field=field, found=path.name)
     single = path.is_file()
     files = [path] if single else sorted(p for p in path.rglob("*") if p.is_file())
+    return scan_files(files, field=field, single=single)
+
+
+def scan_files(files: Sequence[Path], *, field: str, single: bool = False) -> Found:
+    """`scan` of these files. single: one file, so that what is wrong with it is told."""
+    pydicom()
     slices: list[Slice] = []
     other: list[str] = []
     for file in files:
-        if not _looks_like_dicom(file, field):
+        if not looks_like_dicom(file, field):
             continue
         try:
             slices.append(_slice(file, field))
@@ -158,13 +164,13 @@ def scan(path: Path, *, field: str) -> Found:
             "not a DICOM file" if single else "no DICOM files in the folder",
             code="not_dicom",
             field=field,
-            found=path.name if single else f"{len(files)} file{'s' if len(files) != 1 else ''}",
+            found=files[0].name if single else f"{len(files)} file{'s' if len(files) != 1 else ''}",
             expected="DICOM images of an MR or CT study",
         )
     return Found(tuple(_stacks(slices)), len(files), tuple(other))
 
 
-def _looks_like_dicom(path: Path, field: str) -> bool:
+def looks_like_dicom(path: Path, field: str) -> bool:
     """By the preamble, or by a plausible first element where an old file has none."""
     try:
         with path.open("rb") as stream:

@@ -24,6 +24,8 @@ from models.volume import Box
 from wire.cohort import CohortFile, CohortLesion
 
 SPLITS = ("training", "validation", "test")
+OUTSIDE = "outside"
+SETS = (*SPLITS, OUTSIDE)
 FILE_NAME = "cohort.json"
 
 
@@ -35,18 +37,32 @@ class Cohort:
     file: CohortFile
 
     def lesions(self, split: str | None = None) -> list[CohortLesion]:
-        """Lesions of 'training', 'validation' or 'test', in file order; all of them for None."""
+        """Lesions of 'training', 'validation', 'test' or 'outside', in file order.
+
+        None: the three splits together. What is set aside as out of distribution comes only by its
+        name, so that nobody trains on it or counts it by accident.
+        """
         if split is None:
             return [lesion for name in SPLITS for lesion in getattr(self.file, name)]
-        if split not in SPLITS:
+        if split not in SETS:
             raise InputError(
                 "no such split", code="unknown_split", field="split", found=repr(split),
-                expected=", ".join(SPLITS),
+                expected=", ".join(SETS),
             )  # fmt: skip
         return list(getattr(self.file, split))
 
+    @property
+    def everything(self) -> list[CohortLesion]:
+        """The three splits and what is set aside outside of them."""
+        return [lesion for name in SETS for lesion in self.lesions(name)]
+
+    def split_of(self, lesion_id: str) -> str:
+        """'training', 'validation', 'test' or 'outside'. Raises NotFound."""
+        lesion = self.find(lesion_id)
+        return next(name for name in SETS if lesion in self.lesions(name))
+
     def find(self, lesion_id: str) -> CohortLesion:
-        """The lesion with this id. Raises NotFound."""
+        """The lesion with this id, outside ones too. Raises NotFound."""
         if lesion_id not in self._by_id:
             near = ", ".join(list(self._by_id)[:3])
             raise NotFound(
@@ -58,13 +74,13 @@ class Cohort:
 
     @cached_property
     def _by_id(self) -> dict[str, CohortLesion]:
-        return {lesion.lesion_id: lesion for lesion in self.lesions()}
+        return {lesion.lesion_id: lesion for lesion in self.everything}
 
     @cached_property
     def hash(self) -> str:
         """Content address, 'c-' and 20 hex digits, over cohort.json and all files in it."""
         digest = hashlib.sha256(_canonical(self.file).encode())
-        for relative in sorted({path for lesion in self.lesions() for path in _paths(lesion)}):
+        for relative in sorted({path for lesion in self.everything for path in _paths(lesion)}):
             digest.update(relative.encode() + b"\0")
             with (self.root / relative).open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -85,13 +101,13 @@ def read_cohort(path: Path) -> Cohort:
     source = path / FILE_NAME if path.is_dir() else path
     raw = _raw(source)
     faults: list[str] = []
-    head = {key: value for key, value in raw.items() if key not in SPLITS}
+    head = {key: value for key, value in raw.items() if key not in SETS}
     file: CohortFile | None = None
     try:
         file = CohortFile.model_validate(head)
     except ValidationError as error:
         faults += [f"cohort: {text}" for text in _reasons(error)]
-    for split in SPLITS:
+    for split in SETS:
         entries = raw.get(split, [])
         if not isinstance(entries, list):
             faults.append(f"cohort: {split}: not a list of lesions")
@@ -156,32 +172,43 @@ def form_faults(cohort: Cohort) -> list[str]:
     faults += [f"cohort: {f}: empty" for f in ("phases", "classes") if not getattr(file, f)]
     seen: dict[str, str] = {}
     home: dict[str, str] = {}
-    for split in SPLITS:
+    for split in SETS:
         for lesion in cohort.lesions(split):
             say = f"lesion {lesion.lesion_id}: "
             if lesion.lesion_id in seen:
                 faults.append(f"{say}lesion_id: stands twice ({seen[lesion.lesion_id]}, {split})")
             seen.setdefault(lesion.lesion_id, split)
-            if home.setdefault(lesion.patient_id, split) != split:
+            if split == OUTSIDE:
+                # Beside validation or test lesions they do no harm: both are unseen in training.
+                if home.get(lesion.patient_id) == "training":
+                    faults.append(
+                        f"{say}patient_id: patient {lesion.patient_id!r} is in training; outside "
+                        "lesions must be of patients that the network never saw"
+                    )
+            elif home.setdefault(lesion.patient_id, split) != split:
                 faults.append(
                     f"{say}patient_id: patient {lesion.patient_id!r} is in {split} and in "
                     f"{home[lesion.patient_id]}; splits must be by patient"
                 )
-            faults += [say + text for text in _lesion_faults(cohort, lesion)]
+            faults += [say + text for text in _lesion_faults(cohort, lesion, split)]
     return faults
 
 
-def _lesion_faults(cohort: Cohort, lesion: CohortLesion) -> Iterator[str]:
+def _lesion_faults(cohort: Cohort, lesion: CohortLesion, split: str) -> Iterator[str]:
     file = cohort.file
-    if lesion.class_id not in file.classes:
+    if split != OUTSIDE and lesion.class_id not in file.classes:
         yield f"class: {lesion.class_id!r} is not one of {', '.join(file.classes)}"
     for field, given in (("image", lesion.image), ("voi", lesion.voi)):
-        for phase in file.phases:
-            if phase not in given:
-                yield f"{field}.{phase}: missing"
         for phase in given:
             if phase not in file.phases:
                 yield f"{field}.{phase}: no such phase; expected {', '.join(file.phases)}"
+    # A phase that was not acquired has neither an image nor a box; one without the other is a slip.
+    for phase in file.phases:
+        if (phase in lesion.image) != (phase in lesion.voi):
+            field, other = ("image", "voi") if phase in lesion.voi else ("voi", "image")
+            yield f"{field}.{phase}: missing, though {other}.{phase} is there"
+    if not lesion.image and not lesion.voi:
+        yield f"image: no phase at all; expected {', '.join(file.phases)}"
     for phase, corners in lesion.voi.items():
         try:
             Box.make(corners, field=f"voi.{phase}")
@@ -203,21 +230,21 @@ def _lesion_faults(cohort: Cohort, lesion: CohortLesion) -> Iterator[str]:
             yield f"{field}: no such file, {relative}"
 
 
-def write_cohort(root: Path, file: CohortFile) -> Cohort:
-    """Write cohort.json in `root`, whole or not at all. The images are the caller's."""
+def write_cohort(root: Path, file: CohortFile, name: str = FILE_NAME) -> Cohort:
+    """Write cohort.json (or `name`) in `root`, whole or not at all. The images are the caller's."""
     root.mkdir(parents=True, exist_ok=True)
-    partial = root / f".{FILE_NAME}.part"
+    partial = root / f".{name}.part"
     partial.write_text(_text(file), "utf-8")
-    os.replace(partial, root / FILE_NAME)  # noqa: PTH105 - atomic on every system
+    os.replace(partial, root / name)  # noqa: PTH105 - atomic on every system
     return Cohort(root, file)
 
 
 def _text(file: CohortFile) -> str:
     """Readable JSON: the head, then one line a lesion."""
     data = file.model_dump(mode="json", by_alias=True)
-    head = [f" {json.dumps(k)}: {json.dumps(v)}" for k, v in data.items() if k not in SPLITS]
+    head = [f" {json.dumps(k)}: {json.dumps(v)}" for k, v in data.items() if k not in SETS]
     lists = []
-    for split in SPLITS:
+    for split in SETS:
         lines = ",\n".join("  " + json.dumps(entry) for entry in data[split])
         lists.append(f' "{split}": [\n{lines}\n ]' if lines else f' "{split}": []')
     return "{\n" + ",\n".join(head + lists) + "\n}\n"

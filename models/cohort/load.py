@@ -24,12 +24,19 @@ class Mask:
     voxels: NDArray[np.bool_]
 
 
-def load_study(cohort: Cohort, lesion: CohortLesion, phases: Sequence[str] | None = None) -> Study:
-    """Read the lesion's phases (the cohort's own by default), each on its own grid, with its box.
+def load_study(
+    cohort: Cohort,
+    lesion: CohortLesion,
+    phases: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
+) -> Study:
+    """Read the lesion's phases, each on its own grid, with its box.
 
-    Raises InputError; its field names the lesion too.
+    phases: those wanted, of which only `optional` ones may be missing from the lesion; by default
+    the cohort's own, of which any may be. Raises InputError; its field names the lesion too.
     """
     wanted = list(phases or cohort.file.phases)
+    optional = optional if phases else wanted
     with _naming(lesion):
         volumes = {
             phase: read_nifti(cohort.root / lesion.image[phase], field=f"image.{phase}")
@@ -37,14 +44,18 @@ def load_study(cohort: Cohort, lesion: CohortLesion, phases: Sequence[str] | Non
             if phase in lesion.image
         }
         boxes = {p: Box.make(lesion.voi[p], field=f"voi.{p}") for p in wanted if p in lesion.voi}
-        return Study.make(volumes, boxes, wanted)
+        return Study.make(volumes, boxes, wanted, optional)
 
 
 def load_lesion(
-    cohort: Cohort, lesion: CohortLesion, phases: Sequence[str] | None, spec: Preprocessing
+    cohort: Cohort,
+    lesion: CohortLesion,
+    phases: Sequence[str] | None,
+    spec: Preprocessing,
+    optional: Sequence[str] = (),
 ) -> Lesion:
-    """Read and resample: the canonical lesion, [P, N, N, N] (see models.voi.extract)."""
-    study = load_study(cohort, lesion, phases)
+    """Read as load_study does and resample: the canonical lesion, see models.voi.extract."""
+    study = load_study(cohort, lesion, phases, optional)
     with _naming(lesion):
         return extract(study, spec)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from models.cohort.format import Cohort
+from models.cohort.format import OUTSIDE, Cohort
 from models.cohort.load import Mask, load_mask, load_study
 from models.errors import InputError
 from models.volume import Study
@@ -32,7 +32,9 @@ _LESION, _BEYOND = (255, 255, 255), (40, 40, 46)
 
 
 def contact_sheet(cohort: Cohort, lesion_ids: Sequence[str] | None, path: Path) -> list[str]:
-    """Write a PNG of the lesions, or of two of every class. Returns the ids shown, in order.
+    """Write a PNG of the lesions, or of two of every class and two of those set aside.
+
+    A phase that was not acquired is left blank and said so. Returns the ids shown, in order.
 
     Raises NotFound for an unknown id, InputError for more than 60 lesions or unreadable images.
     """
@@ -65,12 +67,10 @@ def contact_sheet(cohort: Cohort, lesion_ids: Sequence[str] | None, path: Path) 
 
 
 def pick(cohort: Cohort, each: int = 2) -> list[CohortLesion]:
-    """The first lesions of every class, classes in the cohort's order."""
-    return [
-        lesion
-        for class_id in cohort.file.classes
-        for lesion in [x for x in cohort.lesions() if x.class_id == class_id][:each]
-    ][:_MOST_ROWS]
+    """The first lesions of every class, classes in the cohort's order, then those set aside."""
+    groups = [[x for x in cohort.lesions() if x.class_id == c] for c in cohort.file.classes]
+    groups.append(cohort.lesions(OUTSIDE))
+    return [lesion for group in groups for lesion in group[:each]][:_MOST_ROWS]
 
 
 def _title(draw: ImageDraw.ImageDraw, cohort: Cohort) -> None:
@@ -89,7 +89,11 @@ def _tiles(
     low, high = np.nanpercentile(np.stack(list(planes.values())), (1, 99.7))
     outlines = {name: _outline(mask, study, step) for name, mask in masks.items()}
     tiles = []
-    for phase, plane in planes.items():
+    for phase in cohort.file.phases:
+        if phase not in planes:
+            tiles.append(_blank())
+            continue
+        plane = planes[phase]
         grey = np.clip((np.nan_to_num(plane, nan=low) - low) / max(high - low, 1e-6), 0, 1) * 255
         pixels = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
         pixels[np.isnan(plane)] = _BEYOND
@@ -97,6 +101,13 @@ def _tiles(
         _corners(pixels, study, phase, step)
         tiles.append(Image.fromarray(pixels))
     return tiles
+
+
+def _blank() -> Image.Image:
+    """A phase that was not acquired."""
+    tile = Image.new("RGB", (TILE, TILE), _BEYOND)
+    ImageDraw.Draw(tile).text((TILE // 2, TILE // 2), "not acquired", _FAINT, _font(13), "mm")
+    return tile
 
 
 def _plane(
@@ -158,7 +169,7 @@ def _labels(
 ) -> None:
     left, top = corner
     size = " x ".join(f"{v:.0f}" for v in study.size_mm())
-    split = next(s for s in ("training", "validation", "test") if lesion in cohort.lesions(s))
+    split = cohort.split_of(lesion.lesion_id)
     draw.text((left, top), lesion.class_id.replace("_", " "), _INK, _font(17))
     draw.text((left, top + 24), f"{lesion.lesion_id} · {split} · {size} mm", _FAINT, _font(13))
     lines = [(name, "") for name, status in lesion.features.items() if status == "present"]

@@ -82,7 +82,9 @@ class ProbeSet:
     def probabilities(self, h: NDArray[Any]) -> NDArray[np.float64]:
         """h [..., D] -> calibrated probability of each feature by its deciding probe, [..., F]."""
         every = self.scores(h)
-        scores = np.stack([every[kind][..., f] for f, kind in enumerate(self.kinds)], axis=-1)
+        scores = np.empty((*np.shape(h)[:-1], len(self.kinds)))  # no feature at all is legal
+        for f, kind in enumerate(self.kinds):
+            scores[..., f] = every[kind][..., f]
         return squash(scores, *(self._deciding(k) for k in ("slope", "intercept", "low", "high")))
 
     def found(self, h: NDArray[Any]) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ LOW_AGREEMENT = 0.7
 
 def about_lesion(lesion: Lesion, vocabulary: Vocabulary) -> list[Caution]:
     """Faults of the images themselves."""
-    cautions = []
+    cautions = _missing(lesion, vocabulary)
     for group in _same(lesion):
         names = join_words([vocabulary.phase(p).label for p in group])
         cautions.append(
@@ -31,6 +31,28 @@ def about_lesion(lesion: Lesion, vocabulary: Vocabulary) -> list[Caution]:
             )
         )
     return cautions
+
+
+def _missing(lesion: Lesion, vocabulary: Vocabulary) -> list[Caution]:
+    """Phases that were not acquired, and the features that are judged on them."""
+    if not lesion.missing:
+        return []
+    many = len(lesion.missing) > 1
+    names = join_words([vocabulary.phase(p).label for p in lesion.missing])
+    text = (
+        f"The {names} phase{'s were' if many else ' was'} not acquired. The network was trained to "
+        f"tolerate this, but it sees less than with all {len(lesion.phases)} phases."
+    )
+    if len(lesion.acquired) == 1:
+        text += " Enhancement over time cannot be judged on one phase."
+    touched = [f for f in vocabulary.features if set(f.judged_on) & set(lesion.missing)]
+    blind = [f.label for f in touched if set(f.judged_on) <= set(lesion.missing)]
+    less = [f.label for f in touched if not set(f.judged_on) <= set(lesion.missing)]
+    if blind:
+        text += f" Cannot be judged without {'them' if many else 'it'}: {join_words(blind)}."
+    if less:
+        text += f" Less reliable, for want of a phase: {join_words(less)}."
+    return [Caution(code="phase_missing", text=text)]
 
 
 def about_distribution(ood: OutOfDistribution) -> list[Caution]:

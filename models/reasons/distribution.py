@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,13 +13,20 @@ from models.reasons.rounding import significant
 from wire.explanation import OutOfDistribution
 
 
-def outside(plain: NDArray[np.float64], bundle: Bundle) -> OutOfDistribution:
-    """plain: activations of the one deterministic pass at the probe taps, [D].
+def outside(
+    outputs: Mapping[str, NDArray[Any]],
+    x: NDArray[np.float32],
+    bundle: Bundle,
+    missing: Sequence[str] = (),
+) -> OutOfDistribution:
+    """outputs: tap -> [1, D_tap] of the one deterministic pass. x: its tensor [1, P, K, K, K].
+    missing: phases that were not acquired; such a lesion is compared with its like.
 
     The flag is decided on the rounded numbers, so that the document agrees with itself.
     """
-    score = significant(bundle.ood.score(plain))
-    threshold = significant(bundle.ood.threshold)
+    ood = bundle.ood.without(missing)
+    score = significant(ood.score(ood.read(outputs, x)[0]))
+    threshold = significant(ood.threshold)
     return OutOfDistribution(
-        score=score, threshold=threshold, flagged=score > threshold, method=bundle.ood.method
+        score=score, threshold=threshold, flagged=score > threshold, method=ood.method
     )

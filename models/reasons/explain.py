@@ -9,7 +9,7 @@ all rounded, then put into words.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +102,7 @@ def explain(
     tick(0.0)
     passes = views(base, bundle.preprocessing, bundle.recipe, parameters.passes, parameters.seed)
     outputs = chunked.forward(model, passes, ["logits", *taps], tick)
-    plain_outputs = model.forward(plain[None], taps)
+    plain_outputs = model.forward(plain[None], bundle.ood.taps)
     prediction = _prediction(outputs["logits"], bundle)
     class_index = manifest.classes.index(prediction.class_id)
 
@@ -112,18 +112,19 @@ def explain(
     target = {"logits": centred_logit(class_index, len(manifest.classes))}
     tick = _ticker(progress, "weighing features")
     slopes = bundle.probe_vector(chunked.gradients(model, passes, target, taps, tick))
-    features = _features(h, slopes, bundle)
+    features = _features(h, slopes, bundle, lesion.missing)
 
     drawn = saliency(
         model, plain, prediction, features, bundle, parameters, _ticker(progress, "drawing maps")
     )
 
     _ticker(progress, "putting it into words")(0.0)
-    ood = outside(bundle.probe_vector(plain_outputs)[0], bundle)
+    ood = outside(plain_outputs, plain[None], bundle, lesion.missing)
     typical = [f.id for f in vocabulary.features if prediction.class_id in f.typical_of]
     found = [f.id for f in features if f.found]
     known = set(probes.features)
-    missing = [f for f in typical if f in known and f not in found]
+    blind = {f.id for f in features if not f.assessable}
+    missing = [f for f in typical if f in known and f not in found and f not in blind]
     others = [f.id for f in features if f.found and f.typical_of and f.id not in typical]
     document = Explanation(
         disclaimer=DISCLAIMER,
@@ -133,6 +134,7 @@ def explain(
             size_mm=tuple(decimals(v, 1) for v in lesion.size_mm),  # type: ignore[arg-type]
             mm_per_voxel=decimals(lesion.mm_per_voxel, 3),
             phases=list(lesion.phases),
+            missing_phases=list(lesion.missing),
         ),
         prediction=prediction,
         features=features,
@@ -191,10 +193,13 @@ def _prediction(logits: NDArray, bundle: Bundle) -> Prediction:
     )
 
 
-def _features(h: NDArray, slopes: NDArray, bundle: Bundle) -> list[FeatureFinding]:
+def _features(
+    h: NDArray, slopes: NDArray, bundle: Bundle, lacking: Sequence[str] = ()
+) -> list[FeatureFinding]:
     """Every feature of the probes, found ones first, each group by probability.
 
     h: pass-averaged activations [D]. slopes: gradient of the centred logit, a row a pass [n, D].
+    lacking: phases that were not acquired.
     """
     probes = bundle.probes
     scores = probes.scores(h)
@@ -204,11 +209,13 @@ def _features(h: NDArray, slopes: NDArray, bundle: Bundle) -> list[FeatureFindin
         feature = bundle.vocabulary.feature(feature_id)
         probability = decimals(probabilities[i])
         threshold = decimals(probes.thresholds[i])
+        absent = [p for p in feature.judged_on if p in lacking]
+        assessable = not absent or len(absent) < len(feature.judged_on)
         findings.append(
             FeatureFinding(
                 id=feature_id,
                 label=feature.label,
-                found=probability >= threshold and probes.thresholds[i] < 1,
+                found=probability >= threshold and probes.thresholds[i] < 1 and assessable,
                 probability=probability,
                 threshold=threshold,
                 probe=probes.kinds[i],
@@ -216,6 +223,8 @@ def _features(h: NDArray, slopes: NDArray, bundle: Bundle) -> list[FeatureFindin
                 influence=influence(slopes, probes.direction(i), len(bundle.manifest.probe_taps)),
                 quality=_quality(probes.quality[i]),
                 typical_of=list(feature.typical_of),
+                missing_phases=absent,
+                assessable=assessable,
             )
         )
     return sorted(findings, key=lambda f: (not f.found, -f.probability))

@@ -16,6 +16,7 @@ from models.reasons.distribution import outside
 from models.reasons.rounding import decimals, significant
 from models.vocabulary import Vocabulary
 from models.voi import Lesion
+from models.volume import refuse_missing
 from wire.api import PredictionResponse
 from wire.explanation import ClassProbability
 
@@ -36,11 +37,11 @@ def predict(
             expected=", ".join(manifest.taps),
         )
     x = voi.tensor(lesion, bundle.preprocessing)[None]
-    wanted = list(dict.fromkeys(["logits", *manifest.probe_taps, *taps]))
+    wanted = list(dict.fromkeys(["logits", *bundle.ood.taps, *taps]))
     outputs = model.forward(x, wanted)
     shares = bundle.probabilities(outputs["logits"][0])
     probabilities = ranked(shares, manifest.classes, bundle.vocabulary)
-    ood = outside(bundle.probe_vector(outputs)[0], bundle)
+    ood = outside(outputs, x, bundle, lesion.missing)
     return PredictionResponse(
         bundle=manifest.hash,
         synthetic=manifest.synthetic,
@@ -73,7 +74,7 @@ def ranked(
 
 
 def check_phases(lesion: Lesion, bundle: Bundle) -> None:
-    """A lesion speaks the bundle's phases, in its order, or is refused."""
+    """A lesion speaks the bundle's phases, in its order, and lacks none that the network needs."""
     if list(lesion.phases) != list(bundle.manifest.phases):
         raise InputError(
             "the lesion has other phases than the bundle",
@@ -82,3 +83,4 @@ def check_phases(lesion: Lesion, bundle: Bundle) -> None:
             found=", ".join(lesion.phases),
             expected=", ".join(bundle.manifest.phases),
         )
+    refuse_missing(lesion.missing, bundle.manifest.phases, bundle.manifest.optional_phases)

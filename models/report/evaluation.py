@@ -15,10 +15,14 @@ _PAGES = Environment(
 )
 
 
-def render_evaluation(report: Mapping[str, Any]) -> str:
-    """report: what `lesionlens eval` writes as JSON. Returns the HTML page."""
+def render_evaluation(report: Mapping[str, Any], curve: str | None = None) -> str:
+    """report: what `lesionlens eval` writes as JSON. curve: data URI of its picture.
+
+    Returns the HTML page; what the report does not hold is left out of it.
+    """
     return _PAGES.get_template("evaluation.html.j2").render(
         report=report,
+        curve=curve,
         classifier=report["classifier"]["default"],
         probes=report["probes"],
         features=report["probes"]["default"]["per_feature"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from models.reasons.words import join_words, percent
 from models.report import bars, pictures
@@ -21,6 +22,13 @@ from wire.explanation import Explanation, SaliencyMap
 CLASS_FLOOR = 1e-4
 FEATURE_FLOOR = 1e-5
 SMALL = 240
+# What zero, the baseline of integrated gradients, looks like (models.voi.Preprocessing).
+_BASELINES = {
+    "parenchyma": "plain parenchyma",
+    "zscore": "the mean intensity of each phase",
+    "minmax": "the darkest voxel of each phase",
+    "percentile": "the dark end of each phase’s window",
+}
 
 
 def render(document: Explanation, lesion: Lesion, maps: Mapping[str, NDArray]) -> str:
@@ -28,19 +36,23 @@ def render(document: Explanation, lesion: Lesion, maps: Mapping[str, NDArray]) -
     labels = {c.id: c.label for c in document.prediction.probabilities}
     shades = pictures.window(lesion)
     base = int(document.provenance.preprocessing["base_voxels"])
-    greys = [pictures.grey(lesion, p, shades) for p in range(len(lesion.phases))]
+    greys = [
+        None if phase in lesion.missing else pictures.grey(lesion, p, shades)
+        for p, phase in enumerate(lesion.phases)
+    ]
+    small = [g and g.resize((SMALL, SMALL)) for g in greys]
     class_map = next((m for m in document.maps if m.target == document.prediction.class_id), None)
     features = {f.id: f for f in document.features}
     half_width = bars.reach(document.features)
     return _template().render(
         d=document,
         phases=[phase_label(p) for p in lesion.phases],
-        plain=[pictures.data_uri(g) for g in greys],
+        plain=[g and pictures.data_uri(g) for g in greys],
         class_map=_drawn(class_map, maps, greys, base, CLASS_FLOOR) if class_map else None,
         feature_maps=[
             {
                 "label": features[m.target].label,
-                **_drawn(m, maps, [g.resize((SMALL, SMALL)) for g in greys], base, FEATURE_FLOOR),
+                **_drawn(m, maps, small, base, FEATURE_FLOOR),
             }
             for m in document.maps
             if m.target in features
@@ -49,6 +61,7 @@ def render(document: Explanation, lesion: Lesion, maps: Mapping[str, NDArray]) -
         bar=_scale_bar(lesion),
         reach=half_width,
         bars={f.id: bars.influence_bar(f, half_width) for f in document.features},
+        baseline=_BASELINES[str(document.provenance.preprocessing.get("intensity", "parenchyma"))],
         size=" × ".join(f"{edge:.0f}" for edge in document.lesion.size_mm),
         short={c: short(label) for c, label in labels.items()},
         names={f.id: f.label for f in document.features},
@@ -76,17 +89,18 @@ def capital(text: str) -> str:
 def _drawn(
     entry: SaliencyMap,
     maps: Mapping[str, NDArray],
-    greys: list[Any],
+    greys: Sequence[Image | None],
     base: int,
     floor: float,
 ) -> dict[str, Any]:
+    """greys: a picture a phase, None for one that was not acquired."""
     heat = np.asarray(maps[entry.name])
     end = pictures.scale(heat, floor)
     return {
         "entry": entry,
         "end": end,
         "images": [
-            pictures.data_uri(pictures.overlay(g, h, end, base))
+            g and pictures.data_uri(pictures.overlay(g, h, end, base))
             for g, h in zip(greys, heat, strict=True)
         ],
         "shares": [percent(s) for s in entry.share_by_phase.values()],

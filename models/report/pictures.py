@@ -31,8 +31,9 @@ class Window:
 
 
 def window(lesion: Lesion) -> Window:
-    """One window for all phases: the 0.5 to 99.5 percentile of all voxels."""
-    low, high = np.percentile(lesion.voxels, [0.5, 99.5])
+    """One window for all acquired phases: the 0.5 to 99.5 percentile of their voxels."""
+    voxels = lesion.voxels[lesion.acquired] if lesion.missing else lesion.voxels
+    low, high = np.percentile(voxels, [0.5, 99.5])
     return Window(float(low), float(high) if high > low else float(low) + 1.0)
 
 

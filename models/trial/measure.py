@@ -1,4 +1,4 @@
-"""All figures of a bundle on a cohort's test split, beside the class-only control."""
+"""All figures of a bundle on a test split, beside the class-only control."""
 
 from __future__ import annotations
 
@@ -7,40 +7,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle.read import Bundle
-from models.cohort.format import Cohort
-from models.evaluation.classification import evaluate_classifier, number
+from models.evaluation.classification import number
 from models.evaluation.controls import best_f1_thresholds, class_only, within_class_auroc
 from models.evaluation.detection import evaluate_features
 from models.evaluation.ranking import auroc
-from models.trial.readings import Readings, feature_labels
+from models.trial.readings import Readings
 
 
-def measure(
-    cohort: Cohort, bundle: Bundle, validation: Readings, test: Readings, seed: int
+def measure_features(
+    features: list[str],
+    training: tuple[NDArray[np.int64], NDArray[np.float64]],
+    validation: Readings,
+    test: Readings,
+    seed: int,
 ) -> dict[str, Any]:
-    """All figures of the report, as JSON values."""
-    features, manifest = bundle.probes.features, bundle.manifest
-    training = cohort.lesions("training")
-    train_classes = np.array([manifest.classes.index(le.class_id) for le in training])
-    train_labels = feature_labels(training, features)
+    """The probes, the class-only control and how confidence tells mistakes, as JSON values.
+
+    training: class index [m] and feature labels [m, F] of the lesions that the control may use.
+    Its thresholds come from validation. Returns 'probes' and 'errors'.
+    """
 
     def control(readings: Readings) -> NDArray[np.float64]:
-        return class_only(readings.probabilities, train_classes, train_labels)
+        return class_only(readings.probabilities, *training)
 
     thresholds = best_f1_thresholds(control(validation), validation.labels)
     guess = control(test)
     right = test.probabilities.argmax(axis=1) == test.classes
-    classifier = evaluate_classifier(
-        test.probabilities, test.classes, manifest.classes, split="test", seed=seed
-    )
     return {
-        "synthetic": cohort.file.synthetic,
-        "cohort": cohort.file.name,
-        "bundle": manifest.hash,
-        "classifier": {
-            "default": classifier | {"n_train": len(training), "n_test": len(test.classes)}
-        },
         "probes": {
             "default": _detection(test, test.features, test.found, features, seed),
             "class_only": _detection(test, guess, guess >= thresholds, features, seed),

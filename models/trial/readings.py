@@ -13,7 +13,7 @@ from models.cohort.format import Cohort
 from models.cohort.load import load_lesion
 from models.model import Model
 from models.passes import views
-from models.voi import normalise
+from models.voi import centre, normalise
 from wire.cohort import CohortLesion
 
 _STATUS = {"present": 1.0, "absent": 0.0}
@@ -23,7 +23,7 @@ _STATUS = {"present": 1.0, "absent": 0.0}
 class Readings:
     """Lesions of one split, in file order.
 
-    classes: true class indices [n]. probabilities: calibrated, averaged over passes [n, C].
+    classes: true class indices [n]. probabilities: calibrated, of the plain view [n, C].
     labels: 1 present, 0 absent, NaN not assessed [n, F]. features: probe probabilities [n, F].
     found: bool [n, F].
     """
@@ -52,17 +52,21 @@ def read_split(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Readings:
-    """Run every lesion of the split as an explanation would: averaged over stochastic passes."""
+    """Run every lesion of the split: classes from the plain view, as a prediction has them, and
+    features from activations averaged over stochastic passes, as an explanation has them.
+    """
     lesions = cohort.lesions(split)
     manifest = bundle.manifest
-    taps = ["logits", *manifest.probe_taps]
     shares, vectors = [], []
     for done, entry in enumerate(lesions, 1):
-        lesion = load_lesion(cohort, entry, manifest.phases, bundle.preprocessing)
+        lesion = load_lesion(
+            cohort, entry, manifest.phases, bundle.preprocessing, manifest.optional_phases
+        )
         base = normalise(lesion, bundle.preprocessing)
         x = views(base, bundle.preprocessing, bundle.recipe, passes, seed)
-        out = model.forward(x, taps)
-        shares.append(bundle.probabilities(out["logits"]).mean(axis=0))
+        plain = model.forward(centre(base, bundle.preprocessing)[None], ["logits"])
+        shares.append(bundle.probabilities(plain["logits"][0]))
+        out = model.forward(x, manifest.probe_taps)
         vectors.append(bundle.probe_vector(out).mean(axis=0, dtype=np.float64))
         if progress:
             progress(done, len(lesions))

@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-BUNDLE_SCHEMA: Final = 1
+BUNDLE_SCHEMA: Final = 2
 
 
 class Manifest(BaseModel):
@@ -27,7 +27,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    schema_version: Literal[1] = BUNDLE_SCHEMA
+    schema_version: Literal[2] = BUNDLE_SCHEMA
     name: str
     hash: str = Field(description="'b-' and 20 hex digits over files, checksums and fields.")
     architecture: str
@@ -35,6 +35,13 @@ class Manifest(BaseModel):
     synthetic: bool
     classes: list[str]
     phases: list[str]
+    optional_phases: list[str] = Field(
+        default_factory=list, description="May be missing from a study: trained with phase dropout."
+    )
+    modality: Literal["MR", "CT"] = "MR"
+    origin: Literal["trained", "adopted"] = Field(
+        "trained", description="Adopted: the classifier was trained elsewhere."
+    )
     features: list[str]
     taps: dict[str, int] = Field(description="Pooled tap name -> length, in network order.")
     probe_taps: list[str] = Field(description="Taps whose concatenation the probes read.")

@@ -17,7 +17,9 @@ class CohortLesion(BaseModel):
     lesion_id: str = Field(min_length=1)
     patient_id: str = Field(min_length=1)
     class_id: str = Field(alias="class")
-    image: dict[str, str] = Field(description="Phase -> NIfTI path.")
+    image: dict[str, str] = Field(
+        description="Phase -> NIfTI path. A phase that was not acquired is left out, in voi too."
+    )
     voi: dict[str, list[list[int]]] = Field(
         description="Phase -> [[x0,y0,z0],[x1,y1,z1]], voxel indices, half open."
     )
@@ -41,6 +43,12 @@ class CohortFile(BaseModel):
     phases: list[str]
     classes: list[str]
     features: list[str]
+    modality: Literal["MR", "CT"] = "MR"
     training: list[CohortLesion] = []
     validation: list[CohortLesion] = []
     test: list[CohortLesion] = []
+    outside: list[CohortLesion] = Field(
+        default_factory=list,
+        description="Set aside as out of distribution: of a class that `classes` lacks, such as an "
+        "abscess. Never trained on, never counted as a test lesion.",
+    )

@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 SCHEMA_VERSION: Final = "1.0"
 
 
+def _empty(values: list[str]) -> bool:
+    return not values
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -66,7 +70,7 @@ class FeatureFinding(_Message):
 
     id: str
     label: str
-    found: bool
+    found: bool = Field(description="At or above the threshold, and assessable.")
     probability: float = Field(ge=0, le=1, description="Calibrated leave-one-lesion-out.")
     threshold: float = Field(ge=0, le=1, description="Operating point; found means at or above it.")
     probe: str = Field(description="The probe that decided: 'gaussian' or 'logistic'.")
@@ -76,6 +80,18 @@ class FeatureFinding(_Message):
     influence: Influence
     quality: DetectionQuality
     typical_of: list[str] = Field(description="Class ids that the feature is typical of.")
+    missing_phases: list[str] = Field(
+        default_factory=list,
+        exclude_if=_empty,
+        description="Phases that the feature is judged on and that were not acquired: the finding "
+        "is less reliable. Left out where there are none.",
+    )
+    assessable: bool = Field(
+        default=True,
+        exclude_if=bool,
+        description="False where none of the phases that it is judged on was acquired: it is not "
+        "called found, whatever the probability. Left out where it is true.",
+    )
 
 
 class SimilarLesion(_Message):
@@ -113,7 +129,7 @@ class OutOfDistribution(_Message):
 class Caution(_Message):
     """Something a reader must know before trusting the answer."""
 
-    code: str = Field(description="e.g. 'phases_identical', 'single_slice', 'out_of_distribution'.")
+    code: str = Field(description="e.g. 'phase_missing', 'phases_identical', 'single_slice'.")
     text: str
 
 
@@ -123,7 +139,12 @@ class LesionFacts(_Message):
     id: str
     size_mm: tuple[float, float, float] = Field(description="VOI edges along R-L, A-P, S-I.")
     mm_per_voxel: float = Field(description="Edge of a voxel of the canonical grid.")
-    phases: list[str]
+    phases: list[str] = Field(description="All that the network reads, in order.")
+    missing_phases: list[str] = Field(
+        default_factory=list,
+        exclude_if=_empty,
+        description="Phases that were not acquired. Left out where there are none.",
+    )
 
 
 class Provenance(_Message):

@@ -1,4 +1,4 @@
-"""lesionlens bundle: look at model bundles before anything is served from them."""
+"""lesionlens bundle: look at model bundles, and say which one is in production."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import json
 import click
 
 from models.bundle.read import Bundle, read_bundle
+from services.cli import bundle_states
 from services.common.configured import read_settings
-from services.common.store import resolve, stored
+from services.common.store import resolve
 
 WHERE = (
-    "BUNDLE is a bundle's folder, 'lesionlens:latest' or 'lesionlens:<hash>' from the model store; "
-    "left out, it is what the servers would use."
+    "BUNDLE is a bundle's folder, or 'lesionlens:production', 'lesionlens:latest' or "
+    "'lesionlens:<hash>' from the model store; left out, it is what the servers would use."
 )
 
 
 @click.group()
 def bundle() -> None:
-    """Verify and describe model bundles, and list those in the model store.
+    """Verify and describe model bundles; list, promote, roll back and archive stored ones.
 
     A bundle is a folder with two ONNX graphs, the feature probes, the reference activations, a
     model card, and a manifest with a checksum of every file. It is the only thing that passes from
@@ -62,15 +63,14 @@ def describe(bundle: str | None, card: bool, as_json: bool) -> None:
         click.echo(_description(opened))
 
 
-@bundle.command(name="list")
-def list_() -> None:
-    """List the bundles in the model store, newest first."""
-    found = stored(read_settings())
-    if not found:
-        click.echo("the model store is empty; 'lesionlens train' registers what it trains")
-    for one in found:
-        kind = " (synthetic)" if one.metadata.get("synthetic") else ""
-        click.echo(f"{one.tag}  {one.created}  trained on {one.metadata['trained_on']}{kind}")
+for command in (
+    bundle_states.list_,
+    bundle_states.promote,
+    bundle_states.rollback,
+    bundle_states.archive,
+    bundle_states.history,
+):
+    bundle.add_command(command)
 
 
 def _description(opened: Bundle) -> str:

@@ -69,6 +69,8 @@ def explain(
                        --box "60,72,14,92,104,30" --out explained
     lesionlens explain --cohort DIR --lesion ID
     lesionlens explain --dicom FOLDER --box "60,72,14,92,104,30" --server http://host:3000
+
+    A phase that was not acquired is left out, where the network was trained with phase dropout.
     """
     from services.cli.explain_inputs import Source
 
@@ -92,7 +94,9 @@ def explain(
             from services.cli.explain_remote import explain_remote
 
             tell("reading the images", 0.0)
-            study = source.study(source.phases(), settings.max_volume_mb << 20)
+            phases = source.phases()
+            # Which phases may be missing is the server's to say.
+            study = source.study(phases, settings.max_volume_mb << 20, optional=phases)
             fetched = explain_remote(server, study, parameters, tell)
         else:
             fetched = _here(source, bundle, settings, parameters, tell)
@@ -129,10 +133,12 @@ def _here(
     try:
         bundle = read_bundle(resolve(bundle_ref, settings))
     except BundleError:
-        source.study(source.phases(), max_bytes)  # a fault of the input is worth more
+        phases = source.phases()
+        source.study(phases, max_bytes, optional=phases)  # a fault of the input is worth more
         raise
     tell("reading the images", 0.0)
-    study = source.study(bundle.manifest.phases, max_bytes)
+    manifest = bundle.manifest
+    study = source.study(manifest.phases, max_bytes, manifest.optional_phases)
     lesion = extract(study, bundle.preprocessing)
     tell("loading the network", 0.0)
     model = load_model(bundle, settings.threads)

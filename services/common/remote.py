@@ -35,9 +35,11 @@ class _Lost(Exception):
 class RemoteModel:
     """models.model.Model over HTTP.
 
-    url: base URL of the service, e.g. http://127.0.0.1:3000. bundle: hash that the service must be
-    serving; None takes what is there. timeout: seconds for one call. Raises Unavailable where the
-    service is down, busy, or serves another bundle; InputError where it refuses the tensors.
+    url: base URL of the service, e.g. http://127.0.0.1:3000. bundle: hash of the bundle that must
+    answer; None takes the one that is served at the first call, and stays with it. It is asked for
+    as the model's version, or without one where that is not understood (Triton's versions are
+    numbers). timeout: seconds for one call. Raises Unavailable where the service is down or busy,
+    NotFound (bundle_mismatch) where it has another bundle, InputError where it refuses the tensors.
     """
 
     def __init__(self, url: str, *, bundle: str | None = None, timeout: float = 60.0) -> None:
@@ -55,6 +57,7 @@ class RemoteModel:
         self._tls = parts.scheme == "https"
         self._timeout = timeout
         self._bundle = bundle
+        self._version = ""
         self._local = threading.local()
         self._info: ModelInfo | None = None
 
@@ -94,8 +97,14 @@ class RemoteModel:
             tensor = oip.InferInput(name, list(array.shape), "FP32")
             inputs.append(tensor.set_data_from_numpy(array, binary_data=True))
         wanted = [oip.InferRequestedOutput(name, binary_data=True) for name in names]
-        result = self._call(lambda c: c.infer(model, inputs, outputs=wanted))
-        self._check_bundle(result.get_response().get("parameters", {}).get("bundle"))
+        _ = self.info  # tells the version to ask for
+        result = self._call(
+            lambda c: c.infer(model, inputs, model_version=self._version, outputs=wanted)
+        )
+        answered = result.get_response().get("parameters", {}).get("bundle")
+        if answered is not None and answered != self._bundle:
+            self._info = None
+            raise _mismatch(answered, self._bundle)
         found = {name: result.as_numpy(name) for name in names}
         absent = [name for name, value in found.items() if value is None]
         if absent:
@@ -105,12 +114,30 @@ class RemoteModel:
         return {name: np.array(value) for name, value in found.items()}
 
     def _declared(self) -> ModelInfo:
+        """What the wanted bundle declares; remembers how its version is asked for."""
+        if self._bundle is None:
+            self._bundle = self._asked("").bundle
+        found = None
+        for version in (self._bundle, ""):
+            try:
+                info = self._asked(version)
+            except (NotFound, InputError):
+                if version == "":
+                    raise
+                continue
+            if info.bundle == self._bundle:
+                self._version = version
+                return info
+            found = info.bundle
+        raise _mismatch(found, self._bundle)
+
+    def _asked(self, version: str) -> ModelInfo:
         # The protocol's metadata has no field for free parameters; ours and Triton's `config` do.
-        config = self._call(lambda c: c.get_model_config(CLASSIFIER))
+        config = self._call(lambda c: c.get_model_config(CLASSIFIER, version))
         try:
             said = {k: json.loads(v["string_value"]) for k, v in config["parameters"].items()}
-            info = ModelInfo(
-                bundle=said["bundle"],
+            return ModelInfo(
+                bundle=str(said["bundle"]),
                 classes=tuple(said["classes"]),
                 phases=tuple(said["phases"]),
                 taps={str(k): int(v) for k, v in said["taps"].items()},
@@ -123,19 +150,6 @@ class RemoteModel:
                 field=CLASSIFIER,
                 expected="parameters bundle, classes, phases, taps, input_shape",
             ) from None
-        self._check_bundle(info.bundle)
-        return info
-
-    def _check_bundle(self, serving: str | None) -> None:
-        if self._bundle is None:
-            self._bundle = serving
-        elif serving is not None and serving != self._bundle:
-            self._info = None
-            raise Unavailable(
-                f"the inference service serves bundle {serving}, this needs {self._bundle}",
-                code="bundle_mismatch",
-                retry_after=15,
-            )
 
     def _call(self, ask: Callable[[Any], Any]) -> Any:
         """Ask, and once more on a fresh connection where one that was kept turns out to be dead.
@@ -178,6 +192,16 @@ class RemoteModel:
             )
             self._local.client = (os.getpid(), client)
         return self._local.client[1]
+
+
+def _mismatch(found: str | None, wanted: str | None) -> NotFound:
+    return NotFound(
+        "the inference service has another bundle",
+        code="bundle_mismatch",
+        field="bundle",
+        found=found,
+        expected=wanted,
+    )
 
 
 def _translate(error: InferenceServerException) -> LensError:

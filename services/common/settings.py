@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _text(value: Any) -> Any:
+    """A Path is as good as its text."""
+    return str(value) if isinstance(value, Path) else value
 
 
 class Settings(BaseSettings):
@@ -17,7 +22,22 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(Path(".lesionlens"), description="State: ledger, blobs, sockets, logs.")
-    bundle: Path | None = Field(None, description="Folder of the bundle to serve.")
+    bundle: Annotated[str | None, BeforeValidator(_text)] = Field(
+        None,
+        description="What to serve: a bundle's folder, lesionlens:<hash>, lesionlens:latest, or "
+        "lesionlens:production, which a running service follows.",
+    )
+    store: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("LESIONLENS_STORE", "BENTOML_HOME", "store"),
+        description="Home of the BentoML model store; unset: bentoml in home.",
+    )
+    resident: int = Field(
+        3,
+        ge=1,
+        description="Bundles whose weights are kept in memory: the one in production, "
+        "and those that unfinished work still asks for.",
+    )
 
     host: str = Field("127.0.0.1", description="Address that the front door listens on.")
     port: int = Field(3000, description="Port of the front door.")
@@ -48,6 +68,11 @@ class Settings(BaseSettings):
     @property
     def blobs(self) -> str:
         return self.blobs_url or (self.home / "blobs").resolve().as_uri()
+
+    @property
+    def models(self) -> Path:
+        """Folder of the model store that holds one folder a bundle, named by its hash."""
+        return (self.store or self.home / "bentoml").resolve() / "models" / "lesionlens"
 
     @property
     def redis(self) -> str:

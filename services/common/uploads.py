@@ -1,5 +1,7 @@
 """A study out of an HTTP request: multipart NIfTI, application/x-npy, or JSON.
 
+A phase that the bundle can do without may be left out of any of the three forms.
+
     request --stream, spooled to disk--> parts --bounded threads--> Volume a phase --> Study
 
 Decoding is CPU and memory; it runs in a few threads, never on the event loop.
@@ -48,33 +50,52 @@ class Upload:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def read_study(request: Request, phases: Sequence[str], settings: Settings) -> Study:
+@dataclass(frozen=True)
+class _Known:
+    """What a form may speak of: phases in the bundle's order, those that may be missing, and the
+    names of the route's own options."""
+
+    phases: Sequence[str]
+    optional: Sequence[str]
+    options: Sequence[str]
+    max_bytes: int
+
+
+async def read_study(
+    request: Request, phases: Sequence[str], settings: Settings, optional: Sequence[str] = ()
+) -> Study:
     """The study of a request that has no options of its own. Raises as `read_upload`."""
-    return (await read_upload(request, phases, settings)).study
+    return (await read_upload(request, phases, settings, optional=optional)).study
 
 
 async def read_upload(
-    request: Request, phases: Sequence[str], settings: Settings, options: Sequence[str] = ()
+    request: Request,
+    phases: Sequence[str],
+    settings: Settings,
+    options: Sequence[str] = (),
+    *,
+    optional: Sequence[str] = (),
 ) -> Upload:
     """Read a body of any accepted form.
 
-    phases: ids in the bundle's order; they are the form's file fields. options: names that the
-    route understands beside the study; form and JSON win over the query. Raises InputError,
-    TooLarge (413) or UnsupportedMedia (415), each naming its field.
+    phases: ids in the bundle's order; they are the form's file fields. optional: those that may be
+    missing (the manifest's optional_phases). options: names that the route understands beside the
+    study; form and JSON win over the query. Raises InputError, TooLarge (413) or UnsupportedMedia
+    (415), each naming its field.
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     refuse_pickle(request.headers.get("content-type", ""))
-    max_bytes = settings.max_volume_mb << 20
+    known = _Known(phases, optional, options, settings.max_volume_mb << 20)
     found: dict[str, Any] = {
         k: request.query_params[k] for k in options if k in request.query_params
     }
     try:
         if kind == "multipart/form-data":
-            study, more = await _multipart(request, phases, max_bytes, options)
+            study, more = await _multipart(request, known)
         elif kind in NPY_TYPES:
-            study, more = await _npy(request, phases, max_bytes), {}
+            study, more = await _npy(request, known), {}
         elif kind == "application/json":
-            study, more = await _json(request, phases, max_bytes, options)
+            study, more = await _json(request, known)
         else:
             raise UnsupportedMedia(
                 "this media type is not accepted",
@@ -93,9 +114,7 @@ async def _decode(function: Any, *arguments: Any) -> Any:
     return await anyio.to_thread.run_sync(function, *arguments, limiter=_DECODERS)
 
 
-async def _multipart(
-    request: Request, phases: Sequence[str], max_bytes: int, options: Sequence[str]
-) -> tuple[Study, dict[str, Any]]:
+async def _multipart(request: Request, known: _Known) -> tuple[Study, dict[str, Any]]:
     try:
         async with aclosing(request.stream()) as stream:
             form = await MultiPartParser(
@@ -110,14 +129,13 @@ async def _multipart(
             expected="multipart/form-data with a boundary",
         ) from None
     try:
-        return await _decode(_from_form, form, phases, max_bytes, options)
+        return await _decode(_from_form, form, known)
     finally:
         await form.close()
 
 
-def _from_form(
-    form: FormData, phases: Sequence[str], max_bytes: int, options: Sequence[str]
-) -> tuple[Study, dict[str, Any]]:
+def _from_form(form: FormData, known: _Known) -> tuple[Study, dict[str, Any]]:
+    phases, options = known.phases, known.options
     volumes: dict[str, Volume] = {}
     boxes: dict[str, Box] = {}
     more: dict[str, Any] = {}
@@ -125,20 +143,20 @@ def _from_form(
         if name in volumes or name in boxes or name in more:
             raise InputError("the field stands twice", field=name)
         if name in phases:
-            volumes[name] = _part(name, value, max_bytes)
+            volumes[name] = _part(name, value, known.max_bytes)
         elif name == "box" or (name.startswith("box.") and name[4:] in phases):
             boxes[name] = Box.parse(_text(name, value), field=name)
         elif name in options:
             more[name] = _text(name, value)
         else:
-            known = [*phases, "box", *(f"box.{p}" for p in phases), *options]
+            names = [*phases, "box", *(f"box.{p}" for p in phases), *options]
             raise InputError(
                 "an unknown field",
                 code="unknown_field",
                 field=name[:60],
-                expected=", ".join(known),
+                expected=", ".join(names),
             )
-    return Study.make(volumes, _one_or_each(boxes), phases), more
+    return Study.make(volumes, _one_or_each(boxes), phases, known.optional), more
 
 
 def _part(name: str, value: UploadFile | str, max_bytes: int) -> Volume:
@@ -168,7 +186,7 @@ def _one_or_each(boxes: Mapping[str, Box]) -> Box | dict[str, Box]:
             "a box is missing",
             code="wrong_box",
             field="box",
-            expected="'box' on the first phase, or 'box.<phase>' for each",
+            expected="'box' on the first phase given, or 'box.<phase>' for each",
         )
     if "box" not in boxes:
         return {name[4:]: box for name, box in boxes.items()}
@@ -182,16 +200,17 @@ def _one_or_each(boxes: Mapping[str, Box]) -> Box | dict[str, Box]:
     return boxes["box"]
 
 
-async def _npy(request: Request, phases: Sequence[str], max_bytes: int) -> Study:
+async def _npy(request: Request, known: _Known) -> Study:
     query = request.query_params
+    phases = _stacked(query.get("phases"), known)
     spacing = _spacing(query.get("spacing"))
     boxes = {k: Box.parse(v, field=k) for k, v in query.items() if k.split(".")[0] == "box"}
-    unknown = [k for k in boxes if k != "box" and k[4:] not in phases]
+    unknown = [k for k in boxes if k != "box" and k[4:] not in known.phases]
     if unknown:
         raise InputError("a box for an unknown phase", code="unknown_field", field=unknown[0])
     with SpooledTemporaryFile(max_size=_SPOOL) as body:
         await _spool(request, body)
-        array = await _decode(_read_npy, body, max_bytes)
+        array = await _decode(_read_npy, body, known.max_bytes)
     if array.ndim != 4 or array.shape[0] != len(phases):
         raise InputError(
             "the array does not hold the phases",
@@ -204,10 +223,27 @@ async def _npy(request: Request, phases: Sequence[str], max_bytes: int) -> Study
 
     def build() -> Study:
         volumes = {p: Volume.make(array[i], affine, field=p) for i, p in enumerate(phases)}
-        return Study.make(volumes, _one_or_each(boxes), phases)
+        return Study.make(volumes, _one_or_each(boxes), known.phases, known.optional)
 
     study: Study = await _decode(build)
     return study
+
+
+def _stacked(text: str | None, known: _Known) -> list[str]:
+    """The phases that an array stacks, in its order: all of them where the query is silent."""
+    if text is None:
+        return list(known.phases)
+    names = [name.strip() for name in text.split(",")]
+    wrong = [n for i, n in enumerate(names) if n not in known.phases or n in names[:i]]
+    if wrong:
+        raise InputError(
+            "not a list of phases",
+            code="unknown_field",
+            field="phases",
+            found=wrong[0][:60] or "an empty name",
+            expected=f"each once, of {', '.join(known.phases)}",
+        )
+    return names
 
 
 async def _spool(request: Request, body: IO[bytes]) -> None:
@@ -277,17 +313,14 @@ def _read_npy(body: IO[bytes], max_bytes: int) -> NDArray[Any]:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-async def _json(
-    request: Request, phases: Sequence[str], max_bytes: int, options: Sequence[str]
-) -> tuple[Study, dict[str, Any]]:
+async def _json(request: Request, known: _Known) -> tuple[Study, dict[str, Any]]:
     with SpooledTemporaryFile(max_size=_SPOOL) as body:
         await _spool(request, body)
-        return await _decode(_from_json, body, phases, max_bytes, options)
+        return await _decode(_from_json, body, known)
 
 
-def _from_json(
-    body: IO[bytes], phases: Sequence[str], max_bytes: int, options: Sequence[str]
-) -> tuple[Study, dict[str, Any]]:
+def _from_json(body: IO[bytes], known: _Known) -> tuple[Study, dict[str, Any]]:
+    phases, options = known.phases, known.options
     try:
         raw = json.loads(body.read())
         message = StudyBody.model_validate(raw)
@@ -305,7 +338,7 @@ def _from_json(
             field=unknown[0][:60],
             expected=", ".join(["phases", "box", *options, *(f"phases.{p}" for p in phases)]),
         )
-    volumes = {name: _from_body(name, value, max_bytes) for name, value in message.phases.items()}
+    volumes = {n: _from_body(n, value, known.max_bytes) for n, value in message.phases.items()}
     box: Box | dict[str, Box]
     if isinstance(message.box, dict):
         box = {p: Box.make(b, field=f"box.{p}") for p, b in message.box.items()}
@@ -313,7 +346,7 @@ def _from_json(
         box = Box.parse(message.box)
     else:
         box = Box.make(message.box)
-    return Study.make(volumes, box, phases), dict(more)
+    return Study.make(volumes, box, phases, known.optional), dict(more)
 
 
 def _from_body(name: str, body: PhaseBody, max_bytes: int) -> Volume:

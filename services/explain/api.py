@@ -12,7 +12,7 @@ DELETE /v1/explanations/{id}                   cancel
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,6 +38,7 @@ from services.explain.map_files import map_nifti
 from services.explain.reconciler import Reconciler
 from services.explain.sse import stream
 from wire.api import ExplanationParameters, JobStatus
+from wire.bundle import Manifest
 
 OPTIONS = tuple(ExplanationParameters.model_fields)
 _PROBLEM = RESPONSES[422]["content"]
@@ -51,12 +52,11 @@ _NOT_DONE: dict[int | str, dict[str, Any]] = {
 }
 
 
-def open_jobs(bundle: Bundle, settings: Settings) -> Jobs:
+def open_jobs(settings: Settings) -> Jobs:
     """Jobs over the real ledger, blob store, events and broker of the settings."""
     settings.home.mkdir(parents=True, exist_ok=True)
     return Jobs(
         settings,
-        bundle.manifest.hash,
         ledger=Ledger(settings.ledger),
         blobs=Blobs(settings.blobs),
         events=RedisEvents(settings.redis),
@@ -64,9 +64,18 @@ def open_jobs(bundle: Bundle, settings: Settings) -> Jobs:
     )
 
 
-def build_router(bundle: Bundle, settings: Settings, jobs: Jobs | None = None) -> APIRouter:
-    """The router. Include it in the app with its lifespan, which runs the reconciler."""
-    jobs = jobs or open_jobs(bundle, settings)
+def build_router(
+    serving: Callable[[], Bundle],
+    bundle_of: Callable[[str], Bundle],
+    settings: Settings,
+    jobs: Jobs | None = None,
+) -> APIRouter:
+    """The router. Include it in the app with its lifespan, which runs the reconciler.
+
+    serving: the bundle that new jobs are accepted for, asked once a request. bundle_of: a bundle by
+    its hash, for jobs that were accepted under another.
+    """
+    jobs = jobs or open_jobs(settings)
     running: list[bool] = []
 
     @asynccontextmanager
@@ -87,7 +96,6 @@ def build_router(bundle: Bundle, settings: Settings, jobs: Jobs | None = None) -
             running.clear()
 
     router = APIRouter(prefix=BASE, tags=["explanations"], lifespan=lifespan)
-    phases = bundle.manifest.phases
 
     @router.post(
         "",
@@ -95,13 +103,19 @@ def build_router(bundle: Bundle, settings: Settings, jobs: Jobs | None = None) -
         response_model=JobStatus,
         responses={200: {"model": JobStatus, "description": "Done before."}, **RESPONSES},
         summary="Ask for an explanation",
-        openapi_extra={"requestBody": _request_body(phases)},
     )
     async def submit(request: Request) -> Response:
         """Accepts a study with a lesion's box as POST /v1/predictions does, and `passes`, `seed`,
         `map_steps` as form fields, JSON members or query parameters. The same content has the same
         id and is computed once."""
-        upload = await read_upload(request, phases, settings, OPTIONS)
+        bundle = serving()  # the job's for good, whatever is promoted meanwhile
+        upload = await read_upload(
+            request,
+            bundle.manifest.phases,
+            settings,
+            OPTIONS,
+            optional=bundle.manifest.optional_phases,
+        )
         try:
             parameters = ExplanationParameters.model_validate(dict(upload.options))
         except ValidationError as error:
@@ -109,7 +123,7 @@ def build_router(bundle: Bundle, settings: Settings, jobs: Jobs | None = None) -
 
         def accept() -> JobStatus:
             lesion = extract(upload.study, bundle.preprocessing)
-            job, _ = jobs.submit(lesion, parameters)
+            job, _ = jobs.submit(lesion, parameters, bundle.hash)
             return jobs.status(job)
 
         status = await run_in_threadpool(accept)
@@ -162,7 +176,8 @@ def build_router(bundle: Bundle, settings: Settings, jobs: Jobs | None = None) -
             raise NotFound(
                 "no such map", field="name", found=name[:80], expected=", ".join(sorted(arrays))
             )
-        data = map_nifti(arrays[name], jobs.lesion(job), bundle.preprocessing)
+        spec = bundle_of(job.bundle).preprocessing
+        data = map_nifti(arrays[name], jobs.lesion(job), spec)
         return Response(data, media_type="application/gzip")
 
     @router.get(
@@ -200,7 +215,12 @@ def build_router(bundle: Bundle, settings: Settings, jobs: Jobs | None = None) -
     return router
 
 
-def _request_body(phases: list[str]) -> dict[str, Any]:
+def request_of(manifest: Manifest) -> dict[str, Any]:
+    """What OpenAPI says of the body of POST /v1/explanations, for this bundle's phases."""
+    return {"requestBody": _request_body(manifest.phases, manifest.optional_phases)}
+
+
+def _request_body(phases: list[str], optional: list[str]) -> dict[str, Any]:
     """What OpenAPI says of the body, as the route reads the stream itself."""
     file = {"type": "string", "format": "binary", "description": "NIfTI, .nii or .nii.gz"}
     numbers = ExplanationParameters.model_json_schema()["properties"]
@@ -209,5 +229,6 @@ def _request_body(phases: list[str]) -> dict[str, Any]:
         "box": {"type": "string", "description": "x0,y0,z0,x1,y1,z1; voxels, half open"},
         **numbers,
     }
-    form = {"type": "object", "properties": fields, "required": [*phases, "box"]}
+    required = [*(p for p in phases if p not in optional), "box"]
+    form = {"type": "object", "properties": fields, "required": required}
     return {"required": True, "content": {"multipart/form-data": {"schema": form}}}

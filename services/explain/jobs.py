@@ -48,7 +48,6 @@ class Jobs:
     def __init__(
         self,
         settings: Settings,
-        bundle_hash: str,
         *,
         ledger: Ledger,
         blobs: Blobs,
@@ -56,20 +55,23 @@ class Jobs:
         broker: Broker,
     ) -> None:
         self.settings = settings
-        self.bundle = bundle_hash
         self.ledger = ledger
         self.blobs = blobs
         self.events = events
         self.broker = broker
         self.celery = make_app(settings)
 
-    def submit(self, lesion: Lesion, parameters: ExplanationParameters) -> tuple[Job, bool]:
+    def submit(
+        self, lesion: Lesion, parameters: ExplanationParameters, bundle: str
+    ) -> tuple[Job, bool]:
         """Accept a job, or find the one that was asked for before. (job, was it new work?)
+
+        bundle: hash of the bundle that the job is computed with, whenever that will be.
 
         Raises Unavailable where Redis or the ledger is down: then nothing was accepted.
         """
         lesion_id = lesion.id
-        job_id = explanation_id(lesion_id, self.bundle, parameters)
+        job_id = explanation_id(lesion_id, bundle, parameters)
         before = self.ledger.get(job_id)
         if before is not None and not self._to_renew(before):
             return before, False
@@ -78,7 +80,7 @@ class Jobs:
         job, new = self.ledger.add(
             job_id,
             lesion=lesion_id,
-            bundle=self.bundle,
+            bundle=bundle,
             parameters=parameters.model_dump(mode="json"),
         )
         if not new and self._to_renew(job):

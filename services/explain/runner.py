@@ -43,15 +43,16 @@ class LostJob(Exception):
 class Runner:
     """Composed once a worker process.
 
-    connect: opens the model at the inference service. attempts: claims before a job is given up.
-    time_up: what the queue raises into the work at the time limit. patience: seconds to wait for
-    the inference service before the job goes back to the ledger.
+    bundle_of: a bundle by its hash; each job is computed with the one that it was accepted for.
+    connect: opens the model of that hash at the inference service. attempts: claims before a job is
+    given up. time_up: what the queue raises into the work at the time limit. patience: seconds to
+    wait for the inference service before the job goes back to the ledger.
     """
 
     def __init__(
         self,
-        bundle: Bundle,
-        connect: Callable[[], Model],
+        bundle_of: Callable[[str], Bundle],
+        connect: Callable[[str], Model],
         *,
         ledger: Ledger,
         blobs: Blobs,
@@ -60,7 +61,7 @@ class Runner:
         time_up: type[Exception] = TimeoutError,
         patience: float = 20.0,
     ) -> None:
-        self._bundle = bundle
+        self._bundle_of = bundle_of
         self._connect = connect
         self._ledger = ledger
         self._blobs = blobs
@@ -98,9 +99,8 @@ class Runner:
         return JobState.DONE
 
     def _work(self, job: Job, beat: _Beat) -> None:
-        if job.bundle != self._bundle.manifest.hash:
-            raise faults.other_bundle("the worker", self._bundle.manifest.hash, job.bundle)
         beat.step("reading the lesion", 0.0)
+        bundle = self._bundle_of(job.bundle)
         lesion = Lesion.from_bytes(self._blobs.get(keys.lesion(job.lesion)))
         parameters = ExplanationParameters.model_validate(job.parameters)
         said = 0.0
@@ -118,10 +118,10 @@ class Runner:
         def waiting(error: Unavailable) -> None:
             beat.step(f"waiting: {error.message}", None)
 
-        model = PatientModel(self._connect, waiting, self._patience)
+        model = PatientModel(lambda: self._connect(job.bundle), waiting, self._patience)
         if model.info.bundle != job.bundle:
             raise faults.other_bundle("the inference service", model.info.bundle, job.bundle)
-        result = explain(lesion, self._bundle, model, parameters, progress)
+        result = explain(lesion, bundle, model, parameters, progress)
         progress("writing the report", 0.99)
         page = render(result.document, lesion, result.maps)
         prefix = keys.result(job.id)

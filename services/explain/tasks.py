@@ -8,11 +8,11 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_process_init
 
-from models.bundle.read import Bundle
 from models.errors import LensError
 from models.model import Model
 from services.common.blobs import Blobs
 from services.common.broker import Broker
+from services.common.bundles import Bundles
 from services.common.events import RedisEvents
 from services.common.ledger import Ledger
 from services.common.remote import RemoteModel
@@ -23,12 +23,12 @@ from services.explain.runner import Runner
 _log = logging.getLogger(__name__)
 
 
-def register(app: Celery, settings: Settings, bundle: Bundle) -> None:
+def register(app: Celery, settings: Settings, bundles: Bundles) -> None:
     """Define the tasks on the app. Connections are opened in the child, after the fork."""
     children: list[Runner] = []
 
     def open_child(**_: object) -> None:
-        children[:] = [make_runner(settings, bundle)]
+        children[:] = [make_runner(settings, bundles)]
 
     worker_process_init.connect(open_child, weak=False)
 
@@ -47,12 +47,12 @@ def register(app: Celery, settings: Settings, bundle: Bundle) -> None:
         Broker(settings).canary_sing(token)
 
 
-def make_runner(settings: Settings, bundle: Bundle) -> Runner:
-    def connect() -> Model:
-        return RemoteModel(settings.inference)
+def make_runner(settings: Settings, bundles: Bundles) -> Runner:
+    def connect(bundle: str) -> Model:
+        return RemoteModel(settings.inference, bundle=bundle)
 
     return Runner(
-        bundle,
+        bundles.of,
         connect,
         ledger=Ledger(settings.ledger),
         blobs=Blobs(settings.blobs),

@@ -12,22 +12,11 @@ import os
 import socket
 import sys
 
-from models.bundle.read import Bundle, read_bundle
-from models.errors import BundleError, LensError
+from models.errors import LensError
+from services.common.bundles import Bundles
 from services.common.configured import read_settings
-from services.common.settings import Settings
 from services.explain.celery_app import make_app
 from services.explain.tasks import register
-
-
-def open_bundle(settings: Settings) -> Bundle:
-    """The bundle's probes and vocabulary, checked; no weights are loaded."""
-    if settings.bundle is None:
-        raise BundleError(
-            "no bundle is given", code="bundle_missing", field="LESIONLENS_BUNDLE",
-            expected="the folder of a bundle",
-        )  # fmt: skip
-    return read_bundle(settings.bundle)
 
 
 def main() -> None:
@@ -41,13 +30,14 @@ def main() -> None:
     logging.getLogger("services").setLevel(logging.INFO)
     try:
         settings = read_settings()
-        bundle = open_bundle(settings)
+        bundles = Bundles(settings)
+        bundle = bundles.served()  # probes and vocabulary, checked; no weights are loaded
     except LensError as error:
         sys.exit(f"error: {error.line}")
     app = make_app(settings)
-    register(app, settings, bundle)
+    register(app, settings, bundles)
     logging.getLogger(__name__).info(
-        "worker ready for bundle %s, inference at %s", bundle.manifest.hash, settings.inference
+        "worker ready for bundle %s, inference at %s", bundle.hash, settings.inference
     )
     worker = app.Worker(
         pool="prefork",

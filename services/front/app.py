@@ -7,25 +7,27 @@ The app is built from a checked bundle without its weights; the lifespan loads t
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-import anyio.to_thread
 from fastapi import FastAPI
 
 from models.bundle.read import Bundle
+from services.common.bundles import Bundles
 from services.common.limits import BodyLimits
 from services.common.logging import configure
 from services.common.problems import RESPONSES, install
+from services.common.registry import Registry
 from services.common.settings import Settings
 from services.explain import api as explain
 from services.front import docs, health, metrics
 from services.front.headers import SecurityHeaders
-from services.inference import oip, predictions
-from services.inference.host import ModelHost
+from services.inference import catalogue, oip, predictions
+from services.inference.fleet import Fleet
+from services.inference.follow import Follower
 from wire.api import Problem
 from wire.upload import PhaseBody, StudyBody
 
@@ -45,18 +47,30 @@ TAGS = [
     {"name": "open inference protocol v2", "description": "For programs: tensors in and out."},
     {"name": "health", "description": "Probes and metrics."},
 ]
-log = logging.getLogger("lesionlens.front")
 
 
 class FrontDoor(FastAPI):
-    """FastAPI that keeps the model host, and tells the truth about errors in its schema."""
+    """FastAPI that keeps the fleet of models, and tells the truth about errors in its schema."""
 
-    model_host: ModelHost
+    fleet: Fleet
+    _described: str | None = None
 
     def openapi(self) -> dict[str, Any]:
-        if not self.openapi_schema:
-            self.openapi_schema = _shared(super().openapi())
+        """Made anew when another bundle is served: its phases are the fields of an upload."""
+        bundle = self.fleet.bundle
+        if self.openapi_schema is None or self._described != bundle.hash:
+            self.openapi_schema = None
+            schema = _shared(super().openapi())
+            for path, request_of in _UPLOADS.items():
+                schema["paths"][path]["post"].update(request_of(bundle.manifest))
+            self.openapi_schema, self._described = schema, bundle.hash
         return self.openapi_schema
+
+
+_UPLOADS = {
+    "/v1/predictions": predictions.request_of,
+    "/v1/explanations": explain.request_of,
+}
 
 
 def _shared(schema: dict[str, Any]) -> dict[str, Any]:
@@ -77,19 +91,28 @@ def _shared(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def create_app(bundle: Bundle, settings: Settings) -> FrontDoor:
-    """Build the app for a bundle. Loads no weights; its lifespan does."""
-    host = ModelHost(bundle, settings)
+    """Build the app for a bundle. Loads no weights; its lifespan does.
+
+    Where the settings name the bundle in production, the app follows promotions.
+    """
+    bundles = Bundles(settings)
+    fleet = Fleet(bundle, bundles, settings)
+    jobs = explain.open_jobs(settings)  # makes the home, where the ledger's file may lie
+    registry = Registry(settings.ledger)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         configure()
         metrics.forget_dead()
-        await anyio.to_thread.run_sync(host.load)
-        log.info("bundle %s loaded and warm in %.2f s", bundle.hash, host.load_seconds)
+        await fleet.load()
+        tasks = [asyncio.create_task(Follower(fleet, registry).run())] if bundles.follows else []
         try:
             yield  # the lifespans of included routers run inside
         finally:
-            await anyio.to_thread.run_sync(host.close)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await fleet.close()
 
     app = FrontDoor(
         title="LesionLens",
@@ -102,11 +125,12 @@ def create_app(bundle: Bundle, settings: Settings) -> FrontDoor:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
     )
-    app.model_host = host
-    app.include_router(predictions.build_router(host, settings))
-    app.include_router(oip.build_router(host))
-    app.include_router(explain.build_router(bundle, settings))
-    app.include_router(health.build_router(host))
+    app.fleet = fleet
+    app.include_router(predictions.build_router(fleet, settings))
+    app.include_router(catalogue.build_router(fleet, settings, registry))
+    app.include_router(oip.build_router(fleet))
+    app.include_router(explain.build_router(lambda: fleet.bundle, bundles.of, settings, jobs))
+    app.include_router(health.build_router(fleet))
     app.include_router(docs.build_router())
     app.add_middleware(BodyLimits, max_bytes=settings.max_body_mb << 20)
     install(app)

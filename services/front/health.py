@@ -1,6 +1,6 @@
 """/livez, /readyz and /metrics.
 
-BentoML answers the first two itself, before this app is asked, from the same `host.ready`; these
+BentoML answers the first two itself, before this app is asked, from the same `fleet.ready`; these
 routes describe them, and serve where the app runs under another ASGI server.
 """
 
@@ -11,10 +11,10 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from models.errors import Unavailable
 from services.front import metrics
-from services.inference.host import ModelHost
+from services.inference.fleet import Fleet
 
 
-def build_router(host: ModelHost) -> APIRouter:
+def build_router(fleet: Fleet) -> APIRouter:
     """Probes for an orchestrator, metrics for Prometheus, and / for people."""
     router = APIRouter(tags=["health"])
 
@@ -29,7 +29,7 @@ def build_router(host: ModelHost) -> APIRouter:
         responses={503: {"description": "Not yet, or shutting down."}},
     )
     async def readyz() -> str:
-        if not host.ready:
+        if not fleet.ready:
             raise Unavailable("the model is loading", code="not_ready", retry_after=2)
         return "\n"
 

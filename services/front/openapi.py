@@ -29,7 +29,8 @@ def document() -> str:
     none is needed here.
     """
     shown = SimpleNamespace(
-        hash="b-", manifest=SimpleNamespace(hash="b-", phases=liver_mri().phase_ids)
+        hash="b-",
+        manifest=SimpleNamespace(hash="b-", phases=liver_mri().phase_ids, optional_phases=[]),
     )
     with TemporaryDirectory() as home:
         settings = Settings(home=Path(home), ledger_url="sqlite://", redis_url="redis://localhost")

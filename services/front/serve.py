@@ -15,9 +15,9 @@ from typing import Any
 
 from models.bundle.runtime import load_model
 from models.errors import InputError, LensError
+from services.common.bundles import Bundles
 from services.common.configured import read_settings
 from services.common.settings import Settings
-from services.front.bundle import open_bundle
 from services.front.refusal import EXIT_CODE, forget, give_up, was_refused
 
 
@@ -25,11 +25,13 @@ def main() -> None:
     """Check, then supervise until SIGTERM or SIGINT."""
     try:
         settings = read_settings()
-        load_model(open_bundle(settings), settings.threads)
+        load_model(Bundles(settings).served(), settings.threads)
         host = _address(settings.host, settings.port)
         home = _home(settings)
     except LensError as error:
         give_up(error)
+    # The store's place must outlive BentoML's home, which becomes a folder of this service.
+    settings = settings.model_copy(update={"store": settings.models.parents[1]})
     os.environ.update(settings.environment())
     os.environ["BENTOML_HOME"] = home
     forget()
@@ -64,7 +66,7 @@ def _home(settings: Settings) -> str:
     """A folder for BentoML's own files, made; a worker's metrics are written there.
 
     The default in the user's home is shared by all services of the user, and the metrics in it are
-    wiped whenever one of them starts. The model store is not needed here: the bundle is a folder.
+    wiped whenever one of them starts. The model store is read by its own path, settings.store.
     """
     folder = settings.home.resolve() / f"front-{settings.port}"
     try:

@@ -21,10 +21,10 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from models.errors import LensError
+from services.common.bundles import Bundles
 from services.common.configured import read_settings
 from services.common.settings import Settings
 from services.front.app import FrontDoor, create_app
-from services.front.bundle import open_bundle
 from services.front.orphan import end_with_parent
 from services.front.refusal import give_up
 
@@ -32,7 +32,7 @@ from services.front.refusal import give_up
 def _build() -> tuple[Settings, FrontDoor]:
     try:
         settings = read_settings()
-        return settings, create_app(open_bundle(settings), settings)
+        return settings, create_app(Bundles(settings).served(), settings)
     except LensError as error:
         give_up(error)
 
@@ -70,4 +70,4 @@ class LesionLens:
     """Nothing but the mounted app is exposed."""
 
     def __is_ready__(self) -> bool:
-        return APP.model_host.ready
+        return APP.fleet.ready

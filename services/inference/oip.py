@@ -2,21 +2,25 @@
 
 `classifier`: x -> scores, logits, every tap and '<tap>_map'.
 `gradients`:  x, w_logits, w_<tap> -> grad_input, grad_<tap>; weights that are left out are zero.
-The version is always '1'; metadata, config and answers carry the bundle's hash as a parameter.
+A version is a bundle's hash. None, or '1', is the bundle that is served; any other is loaded from
+the model store when it is asked for. Metadata, config and answers carry the hash as their version
+and as a parameter.
 """
 
 from __future__ import annotations
 
 import json
+from importlib.metadata import version as package_version
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
-from models.errors import NotFound, TooLarge, Unavailable
+from models.errors import NotFound, TooLarge
 from models.model import ModelInfo
 from services.common.problems import RESPONSES
+from services.inference.fleet import Fleet
 from services.inference.host import ModelHost
 from services.inference.oip_codec import (
     HEADER_LENGTH,
@@ -62,15 +66,21 @@ _BODY = {
 }
 
 
-def build_router(host: ModelHost) -> APIRouter:
+def build_router(fleet: Fleet) -> APIRouter:
     """Routes under /v2."""
     router = APIRouter(prefix="/v2", tags=["open inference protocol v2"])
+
+    async def opened(model: str, version: str) -> ModelHost:
+        """The host that answers; it is this request's to the end."""
+        _require_model(model)
+        current = fleet.current
+        return current if version == VERSION else await fleet.host(version)
 
     @router.get("", summary="Server metadata")
     async def server() -> dict[str, Any]:
         return {
             "name": "lesionlens",
-            "version": VERSION,
+            "version": package_version("lesionlens"),
             "extensions": ["binary_tensor_data", "model_configuration"],
         }
 
@@ -80,24 +90,25 @@ def build_router(host: ModelHost) -> APIRouter:
 
     @router.get("/health/ready", summary="Is the model loaded and warm?")
     async def ready() -> dict[str, bool]:
-        _require_ready(host)
+        _ = fleet.current
         return {"ready": True}
 
-    @router.post("/repository/index", summary="The models that are served")
+    @router.post("/repository/index", summary="The models in memory, what is served first")
     async def index() -> list[dict[str, str]]:
-        state = "READY" if host.ready else "UNAVAILABLE"
         return [
-            {"name": name, "version": VERSION, "state": state} for name in (CLASSIFIER, GRADIENTS)
+            {"name": name, "version": bundle, "state": "READY"}
+            for bundle in fleet.resident
+            for name in (CLASSIFIER, GRADIENTS)
         ]
 
     @router.get("/models/{model}", summary="Inputs and outputs of a model")
     @router.get("/models/{model}/versions/{version}", include_in_schema=False)
     async def metadata(model: str, version: str = VERSION) -> dict[str, Any]:
-        _require_model(model, version)
-        _require_ready(host)
+        host = await opened(model, version)
+        asked = [] if version == VERSION else [host.bundle.hash]
         return {
             "name": model,
-            "versions": [VERSION],
+            "versions": asked or fleet.resident,
             "platform": PLATFORM,
             "inputs": _tensors(_inputs(model, host.model.info)),
             "outputs": _tensors(host.shapes[model]),
@@ -107,8 +118,7 @@ def build_router(host: ModelHost) -> APIRouter:
     @router.get("/models/{model}/config", summary="The model's configuration")
     @router.get("/models/{model}/versions/{version}/config", include_in_schema=False)
     async def config(model: str, version: str = VERSION) -> dict[str, Any]:
-        _require_model(model, version)
-        _require_ready(host)
+        host = await opened(model, version)
         return {
             "name": model,
             "platform": PLATFORM,
@@ -123,8 +133,7 @@ def build_router(host: ModelHost) -> APIRouter:
     @router.get("/models/{model}/ready", summary="Is a model ready?")
     @router.get("/models/{model}/versions/{version}/ready", include_in_schema=False)
     async def model_ready(model: str, version: str = VERSION) -> dict[str, Any]:
-        _require_model(model, version)
-        _require_ready(host)
+        await opened(model, version)
         return {"name": model, "ready": True}
 
     @router.post(
@@ -135,12 +144,11 @@ def build_router(host: ModelHost) -> APIRouter:
     )
     @router.post("/models/{model}/versions/{version}/infer", include_in_schema=False)
     async def infer(request: Request, model: str, version: str = VERSION) -> Response:
-        _require_model(model, version)
-        _require_ready(host)
-        with host.admit():
+        with fleet.admit():
+            host = await opened(model, version)
             length = _header_length(request)
             body = await request.body()
-            answer, size = await host.run(_infer, host, model, body, length)
+            answer, size = await fleet.run(_infer, host, model, body, length)
         if size is None:
             return Response(answer, media_type="application/json")
         return Response(
@@ -167,7 +175,7 @@ def _infer(
     return encode_response(
         InferResponse(
             model=model,
-            version=VERSION,
+            version=info.bundle,
             outputs={name: found[name] for name in names},
             binary=binary,
             id=request.id,
@@ -263,15 +271,8 @@ def _header_length(request: Request) -> int | None:
     return int(text)
 
 
-def _require_model(model: str, version: str) -> None:
+def _require_model(model: str) -> None:
     if model not in (CLASSIFIER, GRADIENTS):
         raise NotFound(
             "no such model", field="model", found=model[:60], expected=f"{CLASSIFIER}, {GRADIENTS}"
         )
-    if version != VERSION:
-        raise NotFound("no such version", field="version", found=version[:20], expected=VERSION)
-
-
-def _require_ready(host: ModelHost) -> None:
-    if not host.ready:
-        raise Unavailable("the model is loading", code="not_ready", retry_after=2)

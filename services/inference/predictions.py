@@ -1,4 +1,4 @@
-"""POST /v1/predictions, and what the bundle says of itself: GET /v1/models, GET /v1/features."""
+"""POST /v1/predictions, and the features of the bundle that is served: GET /v1/features."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ from models.volume import Study
 from services.common.problems import RESPONSES
 from services.common.settings import Settings
 from services.common.uploads import read_upload
+from services.inference.fleet import Fleet
 from services.inference.host import ModelHost
 from wire.api import PredictionResponse
+from wire.bundle import Manifest
 
 _FILE = {"type": "string", "format": "binary"}
 _BOX = {"type": "string", "example": "40,52,10,71,80,24"}
 
 
-def _study_request(phases: Sequence[str], extra: dict[str, Any]) -> dict[str, Any]:
+def _study_request(
+    phases: Sequence[str], optional: Sequence[str], extra: dict[str, Any]
+) -> dict[str, Any]:
     """OpenAPI of a study in any accepted form; extra: schemas of the route's own form fields."""
     form = {
-        **{p: _FILE | {"description": "One NIfTI file, .nii or .nii.gz"} for p in phases},
+        **{p: _FILE | {"description": _file_text(p in optional)} for p in phases},
         "box": _BOX
         | {
-            "description": "x0,y0,z0,x1,y1,z1: voxel indices of the first phase, half open. It is "
-            "carried to the other phases in millimetres; or give box.<phase> for each."
+            "description": "x0,y0,z0,x1,y1,z1: voxel indices of the first phase given, half open. "
+            "It is carried to the other phases in millimetres; or give box.<phase> for each."
         },
         **extra,
     }
@@ -40,7 +44,11 @@ def _study_request(phases: Sequence[str], extra: dict[str, Any]) -> dict[str, An
             "phase ids of the bundle (`GET /v1/models`).",
             "content": {
                 "multipart/form-data": {
-                    "schema": {"type": "object", "properties": form, "required": list(phases)}
+                    "schema": {
+                        "type": "object",
+                        "properties": form,
+                        "required": [p for p in phases if p not in optional],
+                    }
                 },
                 "application/x-npy": {
                     "schema": _FILE | {"description": "One .npy array [phases, X, Y, Z]."}
@@ -68,15 +76,26 @@ def _study_request(phases: Sequence[str], extra: dict[str, Any]) -> dict[str, An
                 "description": "application/x-npy only: as the form's field of that name.",
                 "schema": {"type": "string"},
             },
+            {
+                "name": "phases",
+                "in": "query",
+                "description": "application/x-npy only: the phases that the array stacks, in its "
+                "order; all by default.",
+                "schema": {"type": "string"},
+                "example": ",".join(phases),
+            },
         ],
     }
 
 
-def build_router(host: ModelHost, settings: Settings) -> APIRouter:
+def _file_text(optional: bool) -> str:
+    text = "One NIfTI file, .nii or .nii.gz"
+    return f"{text}; may be left out where the phase was not acquired" if optional else text
+
+
+def build_router(fleet: Fleet, settings: Settings) -> APIRouter:
     """Routes under /v1 that the bundle and one deterministic pass can answer."""
     router = APIRouter(prefix="/v1", tags=["predictions"])
-    bundle = host.bundle
-    phases = list(bundle.manifest.phases)
 
     @router.post(
         "/predictions",
@@ -86,28 +105,38 @@ def build_router(host: ModelHost, settings: Settings) -> APIRouter:
         "not a medical device.",
         response_model=PredictionResponse,
         responses=RESPONSES,
-        openapi_extra=_with_activations(phases),
     )
     async def predictions(request: Request) -> PredictionResponse:
-        with host.admit():
-            upload = await read_upload(request, phases, settings, options=("activations",))
-            taps = _taps(upload.options.get("activations"), list(bundle.manifest.taps))
-            return await host.run(_predict, host, upload.study, taps)
-
-    @router.get("/models", summary="The bundle that is served")
-    async def models() -> dict[str, Any]:
-        return {"models": [_described(bundle)]}
+        host = fleet.current  # this request's to the end, whatever is promoted meanwhile
+        with fleet.admit():
+            manifest = host.bundle.manifest
+            upload = await read_upload(
+                request,
+                manifest.phases,
+                settings,
+                options=("activations",),
+                optional=manifest.optional_phases,
+            )
+            taps = _taps(upload.options.get("activations"), list(manifest.taps))
+            return await fleet.run(_predict, host, upload.study, taps)
 
     @router.get("/features", summary="The vocabulary, and how well each feature is detected")
     async def features() -> dict[str, Any]:
+        bundle = fleet.current.bundle
         return {"bundle": bundle.hash, "features": _features(bundle)}
 
     return router
 
 
-def _with_activations(phases: Sequence[str]) -> dict[str, Any]:
+def request_of(manifest: Manifest) -> dict[str, Any]:
+    """What OpenAPI says of the body and query of POST /v1/predictions, for this bundle's phases."""
+    return _with_activations(manifest.phases, manifest.optional_phases)
+
+
+def _with_activations(phases: Sequence[str], optional: Sequence[str]) -> dict[str, Any]:
     text = "Taps whose pooled activations are wanted, e.g. `fc,conv4`."
-    extra = _study_request(phases, {"activations": {"type": "string", "description": text}})
+    field = {"activations": {"type": "string", "description": text}}
+    extra = _study_request(phases, optional, field)
     extra["parameters"].append(
         {
             "name": "activations",
@@ -138,17 +167,6 @@ def _taps(value: Any, known: list[str]) -> list[str]:
 def _predict(host: ModelHost, study: Study, taps: list[str]) -> PredictionResponse:
     lesion = extract(study, host.bundle.preprocessing)
     return predict(lesion, host.bundle, host.model, taps)
-
-
-def _described(bundle: Bundle) -> dict[str, Any]:
-    return {
-        "name": bundle.manifest.name,
-        "bundle": bundle.hash,
-        "manifest": bundle.manifest.model_dump(mode="json"),
-        "classes": [c.model_dump(mode="json") for c in bundle.vocabulary.classes],
-        "phases": [p.model_dump(mode="json") for p in bundle.vocabulary.phases],
-        "card": bundle.card,
-    }
 
 
 def _features(bundle: Bundle) -> list[dict[str, Any]]:

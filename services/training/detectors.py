@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from models.bundle.parts import Reference
 from models.cnn.data import SplitArrays
 from models.evaluation.ranking import auroc
-from models.ood import OutOfDistributionScore
+from models.ood import OutOfDistributionScore, readout
 from models.probes.probeset import ProbeSet
 from models.vocabulary import Vocabulary
+from models.voi import Preprocessing, centre
 from services.training.activations import Activations
 
 
 @dataclass(frozen=True)
 class Detectors:
-    """probe_taps: what all three read. choices: joined tap names -> validation macro AUROC."""
+    """probe_taps: what probes and reference read. choices: joined tap names -> macro AUROC on
+    validation.
+    """
 
     probe_taps: list[str]
     probes: ProbeSet
@@ -36,6 +39,7 @@ def fit_detectors(
     labelled: NDArray[np.int64],
     vocabulary: Vocabulary,
     choices: Sequence[Sequence[str]],
+    spec: Preprocessing,
     *,
     ood_quantile: float,
     bootstraps: int,
@@ -64,9 +68,12 @@ def fit_detectors(
     probes = probes.measured(
         at_validation.joined(taps), validation.features, "validation", draws=bootstraps, seed=seed
     )
+    # Every tap: a choice of probes must not decide what can be seen to be strange.
+    every = list(at_training.plain)
     ood = OutOfDistributionScore.fit(
-        at_training.joined(taps, plain=True),
-        at_validation.joined(taps, plain=True),
+        every,
+        _readout(at_training, training, spec, every),
+        _readout(at_validation, validation, spec, every),
         ood_quantile,
         training.class_ids,
     )
@@ -85,6 +92,17 @@ def fit_detectors(
         reference=reference,
         choices={"+".join(t): round(v, 6) if np.isfinite(v) else None for v, t, _ in scored},
     )
+
+
+def _readout(
+    at: Activations, split: SplitArrays, spec: Preprocessing, taps: Sequence[str]
+) -> NDArray[np.float64]:
+    """What the out-of-distribution score reads, a lesion at a time: tensors take memory. [n, D]"""
+    rows = [
+        readout({t: at.plain[t][i : i + 1] for t in taps}, centre(base, spec)[None], taps)
+        for i, base in enumerate(split.bases)
+    ]
+    return np.concatenate(rows)
 
 
 def _macro(probabilities: NDArray, labels: NDArray) -> float:

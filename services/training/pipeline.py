@@ -1,11 +1,10 @@
 """Cohort in, model bundle out: the stages of a training, in order.
 
-    load -> fit -> export -> parity -> calibrate -> activations -> probes -> evaluation -> bundle
-    -> register
+    load -> fit -> export -> parity -> (assemble: activations -> calibrate -> probes -> evaluation
+    -> bundle) -> register
 
-Training lesions fit weights, probes and the out-of-distribution score; validation lesions choose
-(epoch, temperature, taps, probe kind, threshold of the out-of-distribution score); test lesions are
-looked at once, at the end, and choose nothing.
+Training lesions fit, validation lesions choose, test lesions are looked at once, at the end, and
+choose nothing.
 """
 
 from __future__ import annotations
@@ -18,37 +17,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.bundle.parts import BundleParts
-from models.bundle.runtime import load_model
-from models.bundle.write import write_bundle
-from models.cnn.data import SplitArrays, load_split
-from models.cnn.export import (
-    check_parity,
-    export_classifier,
-    export_gradients,
-    parity,
-)
-from models.cnn.network import LesionNet
-from models.cohort.format import Cohort, read_cohort
-from models.errors import CohortError
-from models.evaluation.calibration import fit_temperature, softmax
-from models.evaluation.classification import evaluate_classifier
-from models.evaluation.detection import evaluate_features
-from models.vocabulary import Vocabulary
+from models.cnn.classifier import Classifier
+from models.cnn.ensemble import Ensemble
+from models.cnn.export import export_classifier, export_gradients
+from models.cnn.parity import BATCHES, check_parity, parity, parity_sample
+from models.cohort.format import read_cohort
+from models.passes import views
 from models.voi import centre
 from services.common.settings import Settings
 from services.common.store import register
-from services.training.activations import Activations, read_activations
+from services.training.assemble import Assembled, Source, assemble, rounded
 from services.training.curves import plot_curves
-from services.training.detectors import Detectors, fit_detectors
 from services.training.fit import FitResult, fit
-from services.training.labelled import choose_labelled
-from services.training.parity_sample import parity_sample
+from services.training.graphs import CLASSIFIER, GRADIENTS, Graphs
+from services.training.hardware import Hardware
 from services.training.profiles import Profile, profile
+from services.training.splits import Fold, Splits, load_splits
 from services.training.stages import Progress, Stages
 from services.training.vocabularies import vocabulary_of
+
+PARITY_LESIONS = 64
+
+
+class NotFirst(Exception):
+    """This process helped to fit; the first of several has the result and goes on alone."""
 
 
 @dataclass(frozen=True)
@@ -86,298 +79,232 @@ def train(
     resume: bool = True,
     progress: Progress | None = None,
     *,
+    fold: Fold | None = None,
     bar: bool = False,
     store: bool = True,
     settings: Settings | None = None,
-    threads: int = 1,
+    hardware: Hardware | None = None,
 ) -> TrainResult:
     """Train on a cohort; write `out`/bundle and `out`/train.json; register the bundle.
 
     resume: continue what an earlier run with the same cohort, profile and seed left in `out`.
-    bar: a progress bar a epoch. store: register in the BentoML model store. threads: of torch.
+    fold: validate on that fold of training + validation in place of the file's split. bar: a
+    progress bar a epoch. store: register in the BentoML model store.
 
-    Raises CohortError, InputError, BundleError (an export that is numerically off) and
-    services.training.fit.Interrupted (Ctrl-C).
+    Raises CohortError, InputError, BundleError (an export that is numerically off),
+    services.training.fit.Interrupted (Ctrl-C) and, in every process but the first of several,
+    NotFirst once the network is fitted.
     """
     config = profile(chosen) if isinstance(chosen, str) else chosen
-    spec, recipe = config.preprocessing, config.recipe
+    hardware = hardware or Hardware()
     stages = Stages(progress)
-    exports = out / "export"
-    exports.mkdir(parents=True, exist_ok=True)
-    classifier, gradients = exports / "classifier.onnx", exports / "gradients.onnx"
 
     with stages.stage("load", "reading the cohort"):
         cohort = read_cohort(cohort_path)
         vocabulary = vocabulary_of(cohort)
-        training, validation, test = _splits(cohort, vocabulary, config, stages)
-        stages.result(
-            f"{len(training)} training, {len(validation)} validation, {len(test)} test lesions"
-            + (" (synthetic)" if cohort.file.synthetic else "")
-        )
-
-    with stages.stage("fit", f"{config.architecture.name}, {config.optimisation.epochs} epochs"):
-        fitted = fit(
-            training,
-            validation,
-            config,
-            out / "fit",
-            classes=len(vocabulary.classes),
-            seed=seed,
-            key=config.digest(cohort.hash, str(threads)),
-            resume=resume,
-            bar=bar,
-            on_epoch=_epoch_line(stages, config.optimisation.epochs),
-            threads=threads,
-        )
-        plot_curves(fitted.curves, fitted.best_epoch, out / "fit" / "curves.png")
-        network = fitted.network
-        best = fitted.curves[fitted.best_epoch]
-        stages.result(
-            f"epoch {fitted.best_epoch + 1} of {fitted.epochs} is best: validation accuracy "
-            f"{best['val_accuracy']:.3f}"
-            + (f" (continued from epoch {fitted.resumed_from})" if fitted.resumed_from else "")
-        )
-
-    with stages.stage("export", "classifier and gradients to ONNX"):
-        export_classifier(network, classifier, spec.tensor_voxels)
-        export_gradients(network, gradients, spec.tensor_voxels)
-
-    with stages.stage("parity", "ONNX against torch, every output"):
-        plain = np.stack([centre(base, spec) for base in validation.bases[:64]])
-        figures = parity(network, classifier, gradients, plain, seed=seed)
-        check_parity(figures)
-        sample = parity_sample(network, plain, seed)
-        stages.result(
-            f"classifier max abs {figures['max_abs']:.1e}, gradients relative L2 median "
-            f"{figures['gradient_median']:.1e}"
-        )
-
-    labelled = choose_labelled(training.features, config.labelled, seed)
-    with stages.stage("activations", "stochastic passes of every lesion"):
-        at = _activations(config, classifier, network, training, validation, test, labelled, stages)
-        stages.result(
-            f"{config.passes} passes a labelled or validation lesion, "
-            f"{config.reference_passes} a reference or test lesion"
-        )
-
-    with stages.stage("calibrate", "temperature on validation"):
-        temperature = fit_temperature(at["validation"].logits, validation.classes)
-        stages.result(f"T = {temperature:.3f}")
-
-    with stages.stage("probes", f"{len(vocabulary.features)} features"):
-        detectors = fit_detectors(
-            training,
-            validation,
-            at["training"],
-            at["validation"],
-            labelled,
+        splits = load_splits(
+            cohort,
             vocabulary,
-            config.probe_taps,
-            ood_quantile=config.ood_quantile,
-            bootstraps=config.bootstraps,
-            seed=seed,
+            config.preprocessing,
+            stages,
+            fold=fold,
+            optional_phases=config.optional_phases(vocabulary.phase_ids),
         )
-        macro = detectors.choices["+".join(detectors.probe_taps)]
         stages.result(
-            f"{len(labelled)} labelled lesions, taps {'+'.join(detectors.probe_taps)}, "
-            f"validation macro AUROC {'undefined' if macro is None else f'{macro:.3f}'}"
+            f"{len(splits.training)} training, {len(splits.validation)} validation, "
+            f"{len(splits.test)} test lesions" + (" (synthetic)" if cohort.file.synthetic else "")
         )
 
-    with stages.stage("evaluation", "the test split, once"):
-        evaluation = _evaluate(
-            at, detectors, vocabulary, temperature, validation, test, config, seed
-        )
-        evaluation["parity"] = {"split": "validation", "n": len(plain), **_rounded(figures)}
-        evaluation["probe_taps"] = {"split": "validation", "macro_auroc": detectors.choices}
-        held = evaluation["classifier"]
-        stages.result(
-            f"test accuracy {held['accuracy']:.3f} (95 % {held['ci'][0]:.3f} to "
-            f"{held['ci'][1]:.3f}, n = {held['n']})"
-        )
-
-    with stages.stage("bundle", "writing and reading back"):
-        record = _record(config, seed, cohort, fitted, training, validation, test, labelled)
-        manifest = write_bundle(
-            out / "bundle",
-            BundleParts(
-                name=f"lesionlens-{cohort.file.name}-{config.name}",
-                architecture=config.architecture.name,
-                trained_on=cohort.file.name,
-                synthetic=cohort.file.synthetic,
-                vocabulary=vocabulary,
-                taps=config.architecture.taps,
-                probe_taps=detectors.probe_taps,
-                preprocessing=spec,
-                recipe=recipe,
-                temperature=temperature,
-                classifier=classifier,
-                gradients=gradients,
-                probes=detectors.probes,
-                reference=detectors.reference,
-                ood=detectors.ood,
-                parity=sample,
-                training=record,
-                evaluation=evaluation,
-            ),
-        )
-        load_model(out / "bundle")  # refuses what a server would refuse
-        stages.result(manifest.hash)
+    classes = len(vocabulary.classes)
+    fitted = fit_members(
+        splits, config, cohort.hash, out / "fit", classes, seed, fold, resume, bar, hardware, stages
+    )
+    graphs = export(
+        joined([f.network for f in fitted]), splits, config, out / "export", seed, stages
+    )
+    done = assemble(
+        graphs,
+        splits,
+        vocabulary,
+        config,
+        out / "bundle",
+        name=f"lesionlens-{cohort.file.name}-{config.name}",
+        source=Source(cohort.file.name, cohort.file.synthetic, cohort.hash, cohort.file.modality),
+        seed=seed,
+        stages=stages,
+        record=training_record(config, fitted, fold, hardware),
+    )
 
     tag = None
     if store:
         with stages.stage("register", "BentoML model store"):
             tag = register(out / "bundle", settings)
             stages.result(tag)
-
-    result = TrainResult(
-        bundle=out / "bundle",
-        hash=manifest.hash,
-        tag=tag,
-        n_train=len(training),
-        n_validation=len(validation),
-        n_test=len(test),
-        validation_accuracy=float(evaluation["classifier_validation"]["accuracy"]),
-        test_accuracy=float(held["accuracy"]),
-        test_ci=(float(held["ci"][0]), float(held["ci"][1])),
-        parity_max_abs=figures["max_abs"],
-        gradient_parity=figures["gradient_median"],
-        temperature=temperature,
-        probe_taps=detectors.probe_taps,
-        epochs=fitted.epochs,
-        resumed_from=fitted.resumed_from,
-        stages=stages.seconds,
-    )
+    result = _result(done, graphs, splits, fitted, tag, stages)
     text = json.dumps({**asdict(result), "bundle": str(result.bundle)}, indent=2)
     (out / "train.json").write_text(text + "\n", "utf-8")
     return result
 
 
-def _splits(
-    cohort: Cohort, vocabulary: Vocabulary, config: Profile, stages: Stages
-) -> tuple[SplitArrays, SplitArrays, SplitArrays]:
-    names = ("training", "validation", "test")
-    empty = [f"cohort: {n}: no lesions; training needs all splits" for n in names
-             if not cohort.lesions(n)]  # fmt: skip
-    if empty:
-        raise CohortError(empty)
-    total, before, loaded = len(cohort.lesions()), 0, []
-    for name in names:
-        loaded.append(
-            load_split(
-                cohort,
-                name,
-                vocabulary,
-                config.preprocessing,
-                progress=lambda i, n, before=before: stages.step(before + i, total),  # type: ignore[misc]
-            )
+def joined(networks: list[Classifier]) -> Classifier:
+    """One network as it is, several as an ensemble."""
+    return networks[0] if len(networks) == 1 else Ensemble(networks)
+
+
+def export(
+    network: Classifier,
+    splits: Splits,
+    config: Profile,
+    folder: Path,
+    seed: int,
+    stages: Stages,
+) -> Graphs:
+    """Write both graphs into `folder` and hold them against torch on validation lesions.
+
+    Raises BundleError where an output is off.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    classifier, gradients = folder / CLASSIFIER, folder / GRADIENTS
+    spec = config.preprocessing
+    with stages.stage("export", "classifier and gradients to ONNX"):
+        export_classifier(network, classifier, spec.tensor_voxels)
+        export_gradients(classifier, gradients)
+    with stages.stage("parity", "ONNX against torch, every output"):
+        bases = splits.validation.bases[:PARITY_LESIONS]
+        plain = np.stack([centre(base, spec) for base in bases])
+        # A few lesions are few chances: one near-tie would be a large share of them.
+        more = -(-sum(BATCHES) // len(bases)) - 1
+        turned = [views(base, spec, config.recipe, more, seed) for base in bases] if more else []
+        figures = parity(
+            network, classifier, gradients, np.concatenate([plain, *turned]), seed=seed
         )
-        before += len(loaded[-1])
-    return loaded[0], loaded[1], loaded[2]
+        check_parity(figures)
+        sample = parity_sample(network, gradients, plain, seed)
+        stages.result(
+            f"classifier max abs {figures['max_abs']:.1e}, gradients relative L2 median "
+            f"{figures['gradient_median']:.1e}"
+        )
+    return Graphs(folder, network.name, network.taps, sample, figures, len(plain))
 
 
-def _epoch_line(stages: Stages, epochs: int) -> Callable[[dict[str, float]], None]:
+def fit_members(
+    splits: Splits,
+    config: Profile,
+    content: str,
+    folder: Path,
+    classes: int,
+    seed: int,
+    fold: Fold | None,
+    resume: bool,
+    bar: bool,
+    hardware: Hardware,
+    stages: Stages,
+) -> list[FitResult]:
+    """One network, or the members of an ensemble one after another, each in a folder of its own.
+
+    content: hash of the cohort.
+    """
+    fitted: list[FitResult | None] = []
+    what = [str(v) for v in hardware.describe().values()]
+    for member in range(config.members):
+        several = config.members > 1
+        stage = f"fit {member + 1}/{config.members}" if several else "fit"
+        place = folder / f"member-{member + 1}" if several else folder
+        with stages.stage(stage, config.architecture.name):
+            one = fit(
+                splits.training,
+                splits.validation,
+                config,
+                place,
+                classes=classes,
+                seed=member_seed(seed, member),
+                key=config.digest(content, str(fold), *what),
+                resume=resume,
+                bar=bar,
+                on_epoch=_epoch_line(stages),
+                hardware=hardware,
+            )
+            fitted.append(one)
+            if one is None:
+                continue
+            plot_curves(one.curves, one.best_epoch, place / "curves.png")
+            best = one.curves[one.best_epoch]
+            stages.result(
+                f"epoch {one.best_epoch + 1} of {one.epochs} is best: validation accuracy "
+                f"{best['val_accuracy']:.3f}"
+                + (f" (continued from epoch {one.resumed_from})" if one.resumed_from else "")
+            )
+    if not hardware.first:
+        raise NotFirst
+    return [one for one in fitted if one is not None]
+
+
+def member_seed(seed: int, member: int) -> int:
+    """The first member is the network that the seed alone would give."""
+    return seed if member == 0 else (seed + 7_919 * member) % 2**31
+
+
+def _epoch_line(stages: Stages) -> Callable[[dict[str, float]], None]:
     def say(row: dict[str, float]) -> None:
         stages.say(
-            f"epoch {int(row['epoch']) + 1}/{epochs}: training loss {row['train_loss']:.3f}, "
+            f"epoch {int(row['epoch']) + 1}: training loss {row['train_loss']:.3f}, "
             f"validation loss {row['val_loss']:.3f}, accuracy {row['val_accuracy']:.3f}"
         )
 
     return say
 
 
-def _activations(
-    config: Profile,
-    classifier: Path,
-    network: LesionNet,
-    training: SplitArrays,
-    validation: SplitArrays,
-    test: SplitArrays,
-    labelled: NDArray[np.int64],
-    stages: Stages,
-) -> dict[str, Activations]:
-    passes = np.full(len(training), config.reference_passes)
-    passes[labelled] = config.passes
-    wanted: dict[str, tuple[SplitArrays, NDArray[np.int64] | int]] = {
-        "training": (training, passes),
-        "validation": (validation, config.passes),
-        "test": (test, config.reference_passes),
-    }
-    total, before, result = len(training) + len(validation) + len(test), 0, {}
-    for name, (split, counts) in wanted.items():
-        result[name] = read_activations(
-            classifier,
-            split,
-            list(network.architecture.taps),
-            config.preprocessing,
-            config.recipe,
-            counts,
-            progress=lambda i, n, before=before: stages.step(before + i, total),  # type: ignore[misc]
-        )
-        before += len(split)
-    return result
-
-
-def _evaluate(
-    at: dict[str, Activations],
-    detectors: Detectors,
-    vocabulary: Vocabulary,
-    temperature: float,
-    validation: SplitArrays,
-    test: SplitArrays,
-    config: Profile,
-    seed: int,
+def training_record(
+    config: Profile, fitted: list[FitResult], fold: Fold | None, hardware: Hardware
 ) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for name, split in (("validation", validation), ("test", test)):
-        suffix = "" if name == "test" else f"_{name}"
-        result[f"classifier{suffix}"] = evaluate_classifier(
-            softmax(at[name].logits / temperature),
-            split.classes,
-            vocabulary.class_ids,
-            split=name,
-            draws=config.bootstraps,
-            seed=seed,
-        )
-        h = at[name].joined(detectors.probe_taps)
-        result[f"features{suffix}"] = evaluate_features(
-            detectors.probes.probabilities(h),
-            detectors.probes.found(h),
-            split.features,
-            vocabulary.feature_ids,
-            split=name,
-            draws=config.bootstraps,
-            seed=seed,
-        )
-    return result
-
-
-def _record(
-    config: Profile,
-    seed: int,
-    cohort: Cohort,
-    fitted: FitResult,
-    training: SplitArrays,
-    validation: SplitArrays,
-    test: SplitArrays,
-    labelled: NDArray[np.int64],
-) -> dict[str, Any]:
-    """training.json. It holds no times, so the same run gives the same bundle."""
-    return {
+    """What joins training.json. It holds no times, so the same run gives the same bundle."""
+    packages = ("torch", "lightning", "monai", "numpy", "onnx", "onnxruntime")
+    record: dict[str, Any] = {
         "profile": config.name,
-        "seed": seed,
-        "epochs": fitted.epochs,
-        "best_epoch": fitted.best_epoch + 1,
-        "n_train": len(training),
-        "n_validation": len(validation),
-        "n_test": len(test),
-        "n_labelled": len(labelled),
-        "cohort": cohort.hash,
-        "torch": importlib.metadata.version("torch").split("+")[0],
-        "labelled_lesions": [training.ids[i] for i in labelled],
-        "curves": [_rounded(row) for row in fitted.curves],
+        "epochs": fitted[0].epochs,
+        "best_epoch": fitted[0].best_epoch + 1,
+        "fold": str(fold) if fold else "",
+        "versions": {p: importlib.metadata.version(p).split("+")[0] for p in packages},
+        "hardware": hardware.describe(),
+        "curves": [rounded(row) for row in fitted[0].curves],
         "config": config.model_dump(mode="json"),
     }
+    if len(fitted) > 1:
+        record["members"] = [
+            {
+                "epochs": f.epochs,
+                "best_epoch": f.best_epoch + 1,
+                "curves": [rounded(row) for row in f.curves],
+            }
+            for f in fitted
+        ]
+    return record
 
 
-def _rounded(figures: dict[str, float]) -> dict[str, float]:
-    return {k: float(f"{v:.4g}") for k, v in figures.items()}
+def _result(
+    done: Assembled,
+    graphs: Graphs,
+    splits: Splits,
+    fitted: list[FitResult],
+    tag: str | None,
+    stages: Stages,
+) -> TrainResult:
+    held = done.evaluation["classifier"]
+    return TrainResult(
+        bundle=done.bundle,
+        hash=done.manifest.hash,
+        tag=tag,
+        n_train=len(splits.training),
+        n_validation=len(splits.validation),
+        n_test=len(splits.test),
+        validation_accuracy=float(done.evaluation["classifier_validation"]["accuracy"]),
+        test_accuracy=float(held["accuracy"]),
+        test_ci=(float(held["ci"][0]), float(held["ci"][1])),
+        parity_max_abs=graphs.figures["max_abs"],
+        gradient_parity=graphs.figures["gradient_median"],
+        temperature=done.temperature,
+        probe_taps=done.detectors.probe_taps,
+        epochs=fitted[0].epochs,
+        resumed_from=fitted[0].resumed_from,
+        stages=stages.seconds,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,3 +45,23 @@ def test_flips_mirror_left_right_and_front_back_never_up_down() -> None:
         assert min(gaps) < 1e-5
         seen.add(int(np.argmin(gaps)))
     assert seen == {0, 1, 2, 3}
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.sets(st.integers(0, 2), min_size=1, max_size=2), st.integers(0, 99))
+def test_a_missing_phase_stays_zero_and_changes_no_other(missing: set[int], seed: int) -> None:
+    base = BASE.copy()
+    lost = sorted(missing)
+    base[lost] = 0
+    x, complete = views(base, SPEC, RECIPE, 2, seed), views(BASE, SPEC, RECIPE, 2, seed)
+    kept = [p for p in range(3) if p not in missing]
+    assert not x[:, lost].any()
+    np.testing.assert_array_equal(x[:, kept], complete[:, kept])
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_an_input_as_large_as_the_base(size: int) -> None:
+    spec = Preprocessing(lesion_voxels=32, base_voxels=size, tensor_voxels=size)
+    base = np.random.default_rng(1).normal(size=(2, size, size, size)).astype(np.float32)
+    assert views(base, spec, RECIPE, 3, 0).shape == (3, 2, size, size, size)
+    np.testing.assert_allclose(views(base, spec, STILL, 1, 0)[0], base, atol=1e-5)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from models.errors import InputError
-from models.voi import Lesion, Preprocessing, extract, normalise, tensor
+from models.voi import Lesion, Preprocessing, extract, normalise, parenchyma, tensor, without
 from models.volume import Box, Study, Volume
 
 PHASES = ("arterial", "portal_venous", "delayed")
@@ -97,6 +98,156 @@ def test_a_region_without_content_is_refused() -> None:
 
 
 def test_a_lesion_of_another_grid_is_refused() -> None:
-    small = extract(study(), Preprocessing(lesion_voxels=32, base_voxels=16))
+    small = extract(study(), Preprocessing(lesion_voxels=32, base_voxels=16, tensor_voxels=12))
     with pytest.raises(InputError, match="another grid"):
         normalise(small, SPEC)
+
+
+def less(missing: tuple[str, ...]) -> Study:
+    """The study without some of its phases."""
+    one = study()
+    kept = {p: v for p, v in one.volumes.items() if p not in missing}
+    return Study.make(kept, {p: one.boxes[p] for p in kept}, PHASES, optional=PHASES)
+
+
+ALONE = st.sets(st.sampled_from(PHASES), min_size=1, max_size=2).map(
+    lambda s: tuple(p for p in PHASES if p in s)
+)
+INTENSITIES = ("parenchyma", "zscore", "minmax", "percentile")
+
+
+@settings(max_examples=12, deadline=None)
+@given(ALONE, st.sampled_from(INTENSITIES))
+def test_what_is_missing_is_zero_and_the_rest_as_if_there_were_no_other_phases(
+    missing: tuple[str, ...], intensity: str
+) -> None:
+    spec = Preprocessing(intensity=intensity)
+    lesion = extract(less(missing), spec)
+    assert lesion.phases == PHASES
+    assert lesion.missing == missing
+    base = normalise(lesion, spec)
+    lost = [PHASES.index(p) for p in missing]
+    assert not lesion.voxels[lost].any()
+    assert not base[lost].any()
+    kept = [p for p in PHASES if p not in missing]
+    one = study()
+    alone = Study.make(one.volumes, {p: one.boxes[p] for p in kept}, kept)
+    np.testing.assert_array_equal(base[lesion.acquired], normalise(extract(alone, spec), spec))
+
+
+@settings(max_examples=10, deadline=None)
+@given(ALONE, st.sampled_from(INTENSITIES))
+def test_phases_taken_from_a_base_leave_what_serving_would_see(
+    missing: tuple[str, ...], intensity: str
+) -> None:
+    """Each phase has another parenchyma, so the unit of intensity changes with what is there."""
+    spec = Preprocessing(intensity=intensity)
+    one = study()
+    bright = {
+        p: Volume(v.data * gain, v.affine)
+        for (p, v), gain in zip(one.volumes.items(), (0.7, 1.2, 1.0), strict=True)
+    }
+    full = normalise(extract(Study.make(bright, one.boxes, PHASES), spec), spec)
+    before = full.copy()
+    taken = without(full, [PHASES.index(p) for p in missing], spec)
+    kept = {p: v for p, v in bright.items() if p not in missing}
+    part = Study.make(kept, {p: one.boxes[p] for p in kept}, PHASES, PHASES)
+    np.testing.assert_allclose(taken, normalise(extract(part, spec), spec), atol=0.04)
+    np.testing.assert_array_equal(full, before)
+    np.testing.assert_array_equal(without(full, [], spec), full)
+
+
+def test_a_complete_lesion_is_the_same_whether_or_not_a_phase_might_be_missing() -> None:
+    plain, lenient = extract(study(), SPEC), extract(less(()), SPEC)
+    assert lenient.id == plain.id
+    assert lenient.to_bytes() == plain.to_bytes()
+    assert b"missing" not in plain.to_bytes()
+
+
+def test_missing_phases_survive_storage_and_tell_lesions_apart() -> None:
+    lesion = extract(less(("delayed",)), SPEC)
+    back = Lesion.from_bytes(lesion.to_bytes())
+    assert back.missing == ("delayed",)
+    assert back.id == lesion.id
+    black = Lesion(
+        lesion.voxels, PHASES, lesion.mm_per_voxel, lesion.size_mm, lesion.slices
+    )  # the same voxels, but a black image was acquired
+    assert black.id != lesion.id
+    np.testing.assert_array_equal(tensor(back, SPEC), tensor(lesion, SPEC))
+
+
+def test_two_missing_phases_are_no_copies_of_each_other() -> None:
+    assert extract(less(PHASES[1:]), SPEC).identical_phases == []
+
+
+def test_the_slice_count_is_that_of_the_acquired_phases() -> None:
+    assert extract(less(("arterial",)), SPEC).slices == 32
+
+
+@pytest.mark.parametrize("intensity", INTENSITIES)
+def test_intensity_modes_are_what_they_say(intensity: str) -> None:
+    """Against the definitions, voxel by voxel, on raw means of blocks."""
+    spec = Preprocessing(intensity=intensity, percentile_low=5, percentile_high=90)
+    lesion = extract(study(levels=(300, 120, 20)), spec)
+    base = normalise(lesion, spec).astype(np.float64)
+    raw = lesion.voxels.reshape(3, 32, 2, 32, 2, 32, 2).mean(axis=(2, 4, 6), dtype=np.float64)
+    for plane, x in zip(base, raw, strict=True):
+        if intensity == "zscore":
+            expected = np.clip((x - x.mean()) / x.std(), -6, 6)
+        elif intensity == "minmax":
+            expected = (x - x.min()) / (x.max() - x.min())
+            assert (plane.min(), plane.max()) == (0, 1)
+        elif intensity == "percentile":
+            low, high = np.percentile(x, [5, 90])
+            expected = np.clip((x - low) / (high - low), 0, 1)
+            assert np.mean(plane == 0) == pytest.approx(0.05, abs=0.01)
+            assert np.mean(plane == 1) == pytest.approx(0.10, abs=0.01)
+        else:
+            expected = np.clip((x / parenchyma(lesion) - 1) * 2, -6, 6)
+        np.testing.assert_allclose(plane, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("intensity", INTENSITIES[1:])
+def test_a_phase_of_one_value_is_zero_not_a_division_by_zero(intensity: str) -> None:
+    one = study()
+    flat = Volume.make(np.full(one.volumes["delayed"].shape, 55.0), one.volumes["delayed"].affine)
+    spec = Preprocessing(intensity=intensity)
+    base = normalise(
+        extract(Study.make({**one.volumes, "delayed": flat}, one.boxes, PHASES), spec), spec
+    )
+    assert not base[2].any()
+    assert base[0].any()
+
+
+@pytest.mark.parametrize(
+    ("lesion_voxels", "base_voxels", "tensor_voxels"), [(64, 64, 64), (96, 48, 40), (32, 32, 32)]
+)
+def test_other_input_sizes(lesion_voxels: int, base_voxels: int, tensor_voxels: int) -> None:
+    spec = Preprocessing(
+        lesion_voxels=lesion_voxels, base_voxels=base_voxels, tensor_voxels=tensor_voxels
+    )
+    lesion = extract(study(), spec)
+    base = normalise(lesion, spec)
+    x = tensor(lesion, spec)
+    assert x.shape == spec.shape(3) == (3, *(tensor_voxels,) * 3)
+    cut = (base_voxels - tensor_voxels) // 2
+    np.testing.assert_array_equal(x[:, 0, 0, 0], base[:, cut, cut, cut])
+    middle = slice(tensor_voxels // 2 - 1, tensor_voxels // 2 + 1)
+    centre = x[:, middle, middle, middle].mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(centre, [1.2, 0.4, -0.4], atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"base_voxels": 30},
+        {"tensor_voxels": 40},
+        {"tensor_voxels": 25},
+        {"intensity": "histogram"},
+        {"percentile_low": 60, "percentile_high": 40},
+        {"gain": 0},
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(wrong: dict[str, float | str]) -> None:
+    with pytest.raises(ValidationError):
+        Preprocessing.model_validate(wrong)

@@ -101,3 +101,47 @@ def test_a_box_a_phase_is_kept() -> None:
     with pytest.raises(InputError, match="missing") as refused:
         Study.make({p: volume() for p in PHASES}, boxes, PHASES)
     assert refused.value.field == "box.delayed"
+
+
+BOX = Box.make([[2, 2, 2], [8, 8, 6]])
+
+
+def test_an_optional_phase_may_be_missing_and_is_remembered() -> None:
+    given = {p: volume() for p in ("delayed", "arterial")}
+    study = Study.make(given, BOX, PHASES, optional=PHASES[1:])
+    assert list(study.volumes) == list(study.boxes) == ["arterial", "delayed"]
+    assert study.phases == PHASES
+    assert study.missing == ("portal_venous",)
+    assert Study.make({p: volume() for p in PHASES}, BOX, PHASES, PHASES[1:]).missing == ()
+
+
+def test_one_box_is_meant_on_the_first_phase_given() -> None:
+    fine = volume((40, 36, 20), 1.0)
+    study = Study.make({"portal_venous": fine, "delayed": volume()}, BOX, PHASES, PHASES)
+    assert study.boxes["portal_venous"] == BOX
+    assert study.boxes["delayed"] != BOX
+
+
+@pytest.mark.parametrize(
+    ("given", "optional", "field", "words"),
+    [
+        (["arterial", "portal_venous"], (), "delayed", "not trained with phase dropout"),
+        (["portal_venous"], PHASES[1:], "arterial", "expected arterial; only portal_venous, del"),
+        (["arterial"], ("delayed",), "portal_venous", "expected arterial, portal_venous; only del"),
+        ([], PHASES, "arterial", "missing phases: arterial, portal_venous, delayed; found none"),
+    ],
+)
+def test_any_other_phase_is_refused_by_name(
+    given: list[str], optional: tuple[str, ...], field: str, words: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        Study.make({p: volume() for p in given}, BOX, PHASES, optional)
+    assert refused.value.code == "missing_phase"
+    assert refused.value.field == field
+    assert words in refused.value.line
+
+
+def test_a_box_for_a_phase_that_is_missing_is_refused() -> None:
+    with pytest.raises(InputError, match="a phase that is missing") as refused:
+        Study.make({"arterial": volume()}, dict.fromkeys(PHASES, BOX), PHASES, PHASES[1:])
+    assert refused.value.field == "box.portal_venous"

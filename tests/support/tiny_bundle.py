@@ -31,7 +31,7 @@ BUNDLE_SOURCES = (
     "models/bundle",
     "models/probes",
     "models/evaluation",
-    "models/ood.py",
+    "models/ood",
     "models/passes.py",
     "models/voi.py",
     "models/liver_mri.json",

@@ -30,7 +30,8 @@ DEFINITIONS: dict[str, Definition] = {
         "lesion tissue meets parenchyma",
     ),
     "central_scar": Definition(
-        "four to six arms from the centre, dark in the first two phases, bright in the delayed",
+        "a star of five or six septa around a hub, its axis near the slices' normal; dark in the "
+        "first two phases, bright in the delayed",
         "lesion tissue in the centre",
     ),
     "nodular_peripheral_enhancement": Definition(
@@ -65,7 +66,8 @@ DEFINITIONS: dict[str, Definition] = {
         "no wall",
     ),
     "heterogeneous": Definition(
-        "a mosaic of brighter and darker cells, +-(0.07 + 0.17 s) of parenchyma in every phase",
+        "a mosaic of 26 brighter and darker cells, up to +-(0.11 + 0.19 s) of parenchyma in every "
+        "phase",
         "homogeneous but for the fine texture that parenchyma has too",
     ),
     "infiltrative_growth": Definition(
@@ -73,7 +75,8 @@ DEFINITIONS: dict[str, Definition] = {
         "a well-defined border, one voxel wide",
     ),
     "nodular_growth": Definition(
-        "fused nodules bulge out of the lesion and small satellites lie beside it",
+        "seven nodules bulge out of the lesion, set off from it by clefts of parenchyma, and three "
+        "satellites lie beside it",
         "one rounded lesion with a slightly rough border",
     ),
 }

@@ -6,7 +6,8 @@
     <root>/masks/<lesion>/<name>.nii.gz    'lesion' and every feature that is present
     <root>/dicom/<lesion>/...              three MR series, on request
 
-Lesion i depends on (seed, i) alone, not on n, the splits or the number of processes.
+Lesion i depends on (seed, i) alone, not on n, the splits or the number of processes. Lesions set
+aside as out of distribution are abscesses of patients of their own; they have no feature labels.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ import numpy as np
 
 from models.cohort.format import SPLITS, Cohort, read_cohort, write_cohort
 from models.cohort.nifti import write_nifti
-from models.cohort.phantom.profiles import CLASSES, FEATURES
+from models.cohort.phantom.journal import Journal
+from models.cohort.phantom.profiles import CLASSES, FEATURES, OUTSIDE_CLASSES
 from models.cohort.phantom.rendering import Rendering, render
 from models.cohort.phantom.spec import PHASES, LesionSpec, draw
 from models.errors import InputError
 from models.volume import Volume
 from wire.cohort import CohortFile, CohortLesion
 
-VERSION = "1"  # of the generator: raise it when the same seed gives other voxels
+VERSION = "2"  # of the generator: raise it when the same seed gives other voxels
 TRUTH_FILE = "phantom.json"
+OUTSIDE_FROM = 1_200_000  # index of the first lesion set aside; the first of a patient
 
 Progress = Callable[[int, int], None]
 
@@ -42,25 +45,32 @@ def generate(
     n: int,
     seed: int,
     splits: Sequence[float] = (0.70, 0.15, 0.15),
+    outside: int = 0,
     dicom: bool = False,
     processes: int = 1,
     progress: Progress | None = None,
 ) -> Cohort:
-    """Write `n` synthetic lesions under `root` and return the cohort.
+    """Write `n` synthetic lesions under `root`, and `outside` abscesses; return the cohort.
 
     splits: training, validation and test as fractions that sum to 1, or as counts that sum to n;
-    patients stay whole. progress(done, n) after each lesion. Raises InputError for bad numbers.
+    patients stay whole. progress(done, total) after each lesion. A run that was stopped goes on
+    where it was when it is called again. Raises InputError for bad numbers, or where `root` holds
+    the unfinished cohort of another seed.
     """
     counts = _counts(n, splits)
+    if outside < 0:
+        raise InputError("too few", field="outside", found=str(outside), expected="0 or more")
     specs = [draw(seed, i) for i in range(n)]
     chosen = assign(specs, counts)
-    root.mkdir(parents=True, exist_ok=True)
-    entries: dict[str, list[CohortLesion]] = {name: [] for name in SPLITS}
-    for done, entry in enumerate(_written(root, seed, n, dicom, processes), start=1):
-        entries[chosen[entry.patient_id]].append(entry)
+    aside = [draw(seed, OUTSIDE_FROM + i, OUTSIDE_CLASSES[0]) for i in range(outside)]
+    journal = Journal(root, {"generator": VERSION, "seed": seed, "dicom": dicom})
+    entries: dict[str, list[CohortLesion]] = {name: [] for name in (*SPLITS, "outside")}
+    total = n + outside
+    for done, entry in enumerate(_written(root, [*specs, *aside], dicom, processes, journal), 1):
+        entries[chosen[entry.patient_id] if done <= n else "outside"].append(entry)
         if progress:
-            progress(done, n)
-    _write_truth(root, seed, specs)
+            progress(done, total)
+    _write_truth(root, seed, [*specs, *aside])
     file = CohortFile(
         name=f"phantom-{seed}-{n}",
         version=VERSION,
@@ -72,6 +82,7 @@ def generate(
         **entries,  # type: ignore[arg-type]
     )
     write_cohort(root, file)
+    journal.close()
     return read_cohort(root)
 
 
@@ -124,20 +135,27 @@ def assign(specs: Sequence[LesionSpec], counts: Sequence[int]) -> dict[str, str]
     return chosen
 
 
-def _written(root: Path, seed: int, n: int, dicom: bool, processes: int) -> Iterator[CohortLesion]:
+def _written(
+    root: Path, specs: Sequence[LesionSpec], dicom: bool, processes: int, journal: Journal
+) -> Iterator[CohortLesion]:
     """Write the lesions, on several processes if asked; yields their entries in order."""
-    work = partial(write_lesion, root, seed, dicom)
+    work = partial(write_lesion, root, dicom, journal)
+    keys = [(s.seed, s.index, s.class_id) for s in specs]
     if processes <= 1:
-        yield from map(work, range(n))
+        yield from map(work, keys)
         return
     # Forked children of a process with threads can hang; fresh ones cannot.
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(work, range(n), chunksize=4)
+        yield from pool.imap(work, keys, chunksize=4)
 
 
-def write_lesion(root: Path, seed: int, dicom: bool, index: int) -> CohortLesion:
-    """Draw, render and write one lesion; returns its entry for cohort.json."""
-    spec = draw(seed, index)
+def write_lesion(
+    root: Path, dicom: bool, journal: Journal, key: tuple[int, int, str]
+) -> CohortLesion:
+    """Draw, render and write lesion (seed, index, class); returns its entry for cohort.json."""
+    spec = draw(*key)
+    if entry := journal.read(spec.lesion_id):
+        return entry
     rendering = render(spec)
     image = {p: f"images/{spec.lesion_id}/{p}.nii.gz" for p in PHASES}
     masks = {name: f"masks/{spec.lesion_id}/{name}.nii.gz" for name in rendering.masks}
@@ -150,17 +168,22 @@ def write_lesion(root: Path, seed: int, dicom: bool, index: int) -> CohortLesion
         write_nifti(root / path, mask, np.uint8)
     if dicom:
         _write_dicom(root / "dicom" / spec.lesion_id, spec, rendering)
-    return CohortLesion.model_validate(
+    known = spec.class_id in CLASSES
+    entry = CohortLesion.model_validate(
         {
             "lesion_id": spec.lesion_id,
             "patient_id": spec.patient_id,
             "class": spec.class_id,
             "image": image,
             "voi": {p: box.as_list() for p, box in rendering.boxes.items()},
-            "features": {f: "present" if f in spec.features else "absent" for f in FEATURES},
+            "features": {f: "present" if f in spec.features else "absent" for f in FEATURES}
+            if known
+            else {},
             "masks": masks,
         }
     )
+    journal.write(entry)
+    return entry
 
 
 def _write_dicom(folder: Path, spec: LesionSpec, rendering: Rendering) -> None:
@@ -191,3 +214,27 @@ def _write_truth(root: Path, seed: int, specs: Sequence[LesionSpec]) -> None:
     }
     text = json.dumps({"generator": VERSION, "seed": seed, "lesions": lesions}, indent=1)
     (root / TRUTH_FILE).write_text(text + "\n", "utf-8")
+
+
+def seed_of(root: Path) -> int:
+    """The seed of the phantom under `root`. Raises InputError where it is none of this version."""
+    try:
+        truth = json.loads((root / TRUTH_FILE).read_text("utf-8"))
+        version, seed = str(truth["generator"]), int(truth["seed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            "not a phantom: its lesions can't be rendered again",
+            code="no_truth",
+            field=TRUTH_FILE,
+            found="no readable file",
+            expected="a cohort that `lesionlens cohort phantom` wrote",
+        ) from None
+    if version != VERSION:
+        raise InputError(
+            "the phantom was written by another version of the generator",
+            code="other_version",
+            field=f"{TRUTH_FILE}: generator",
+            found=version,
+            expected=VERSION,
+        )
+    return seed

@@ -11,72 +11,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
-from models.cohort.phantom import kinetics
-from models.cohort.phantom.shape import Crop, Field, Mask, directions
-from models.cohort.phantom.spec import PHASES, LesionSpec
-
-# Beneath this a feature is hidden by a structure painted over it.
-_VISIBLE = 0.02
-
-
-class Canvas:
-    """The lesion's crop in all phases while it is being painted.
-
-    image: phase -> signal over unenhanced parenchyma. masks: feature -> bool. body: coverage of
-    lesion tissue. liver: phase -> signal of parenchyma there, without texture.
-    """
-
-    def __init__(self, spec: LesionSpec, crop: Crop, background: dict[str, Field]) -> None:
-        self.spec, self.crop = spec, crop
-        self.image = background
-        self.times = spec.scanner.times
-        perfusion = spec.scanner.perfusion
-        self.liver = {p: perfusion.liver(self.times[p]) for p in PHASES}
-        self.core = crop.core()
-        self.body = self.core
-        self._support: dict[str, Mask] = {}
-
-    def strength(self, feature: str) -> float:
-        return self.spec.features.get(feature, 0.0)
-
-    def curve(self, function: Callable[[float], float]) -> dict[str, float]:
-        """A curve at this scan's times."""
-        return {p: function(t) for p, t in self.times.items()}
-
-    def replace(
-        self, feature: str, cover: dict[str, Field], colour: dict[str, float], share: float
-    ) -> None:
-        """Paint a structure: cover phase -> [0, 1], colour phase -> signal, share its opacity."""
-        alpha = {id(a): a * share for a in cover.values()}
-        for p in PHASES:
-            self.image[p] += alpha[id(cover[p])] * (colour[p] - self.image[p])
-        shown = np.minimum.reduce([alpha[id(cover[p])] for p in PHASES]) < 1 - _VISIBLE
-        for name in self._support:
-            self._support[name] = self._support[name] & shown
-        self._support[feature] = np.maximum.reduce([cover[p] for p in PHASES]) > 0.5
-
-    def change(self, feature: str, delta: dict[str, Field]) -> None:
-        """Change the signal of lesion tissue: phase -> what is added where coverage is 1."""
-        for p in PHASES:
-            if np.any(delta[p]):
-                self.image[p] += self.body * delta[p]
-        # An ill-defined border fades over millimetres: its outer part belongs to the change.
-        self._support[feature] = self.body > 0.25
-
-    def mark(self, feature: str, mask: Mask) -> None:
-        """Set a feature's mask where another layer does the painting."""
-        self._support[feature] = mask
-
-    def masks(self) -> dict[str, Mask]:
-        """'lesion' and each feature that is on -> bool on the crop."""
-        return {"lesion": self.body > 0.5, **{f: self._support[f] for f in self.spec.features}}
+from models.cohort.phantom import geometry, kinetics
+from models.cohort.phantom.abscess import paint_abscess
+from models.cohort.phantom.canvas import Canvas
+from models.cohort.phantom.geometry import directions
+from models.cohort.phantom.shape import Field
+from models.cohort.phantom.spec import PHASES
 
 
 def paint(canvas: Canvas, texture: Field) -> None:
     """Paint the lesion with all features of its spec, deepest first."""
+    if canvas.spec.class_id == "abscess":
+        paint_abscess(canvas, texture)
+        return
     _growth(canvas)
-    _tissue(canvas, texture)
+    canvas.tissue(texture)
     for feature, layer in _LAYERS.items():
         strength = canvas.strength(feature)
         if strength:
@@ -89,39 +41,29 @@ def _growth(c: Canvas) -> None:
     depth = (1 - crop.rho) * radius
     if s := c.strength("infiltrative_growth"):
         waves = crop.waves(crop.rng("infiltrative_growth"), 0.75 * crop.radius)
-        tongues = depth + radius * (0.10 + 0.20 * s) * np.clip(waves, -0.4, 1.2)
+        tongues = depth + radius * geometry.tongues(s) * np.clip(waves, -0.4, geometry.TONGUE_PEAK)
         width = crop.edge + radius * (0.08 + 0.18 * s)
-        c.body = np.clip(tongues / width + 0.5, 0, 1)
-        c.mark("infiltrative_growth", np.abs(c.body - c.core) > 0.12)
+        # Cut at the faint end: what is changed has an edge.
+        c.body = np.clip((tongues / width + 0.3) / 0.8, 0, 1)
+        c.mark("infiltrative_growth", c.body != c.core)
     if s := c.strength("nodular_growth"):
         rng = crop.rng("nodular_growth")
         near = np.full(crop.rho.shape, -np.inf, np.float32)
-        for i, way in enumerate(directions(rng, 7)):
-            # Most nodules are fused with the lesion, every third one lies apart as a satellite.
-            apart = i % 3 == 2
-            place = crop.point(way, rng.uniform(1.22, 1.32) if apart else rng.uniform(0.90, 1.0))
-            size = radius * np.float32(
-                (rng.uniform(0.13, 0.18) if apart else rng.uniform(0.30, 0.40))
-                * (0.72 + 0.28 * float(s))
-            )
-            np.maximum(near, size - crop.distance(place), out=near)
-        nodules = crop.inside(near)
-        c.mark("nodular_growth", nodules - c.body > 0.25)
-        c.body = np.maximum(c.body, nodules)
-
-
-def _tissue(c: Canvas, texture: Field) -> None:
-    """Featureless lesion tissue, homogeneous but for the noise-like texture that liver has too."""
-    arterial, late = c.spec.base
-    level = c.curve(lambda t: kinetics.base_ratio(t, arterial, late))
-    for p in PHASES:
-        c.image[p] += c.body * (c.liver[p] * level[p] * texture - c.image[p])
+        for ball in geometry.nodules(rng, c.spec.form, s):
+            away = crop.distance(crop.point(ball.way, ball.rho))
+            np.maximum(near, np.float32(ball.radius) - away, out=near)
+        # Parenchyma is left in the clefts between the nodules and the rest of the core.
+        wide = np.float32(max(1.3 * crop.edge, 0.11 * radius))
+        cleft = crop.inside(wide / 2 - np.abs(near + wide / 2)) * np.float32(0.55 + 0.45 * s)
+        body = np.maximum(c.body * (1 - cleft * c.core), crop.inside(near))
+        c.mark("nodular_growth", body != c.body)
+        c.body = body
 
 
 def _heterogeneous(c: Canvas, s: float) -> None:
     rng = c.crop.rng("heterogeneous")
-    mosaic = np.tanh(2.2 * c.crop.waves(rng, 0.75 * c.crop.radius, 9))
-    size = [(0.07 + 0.17 * s) * float(v) for v in rng.uniform(0.75, 1.25, 3)]
+    size = [(0.11 + 0.19 * s) * float(v) for v in rng.uniform(0.8, 1.2, 3)]
+    mosaic = c.crop.cells(rng, 26)
     c.change("heterogeneous", {p: mosaic * (size[i] * c.liver[p]) for i, p in enumerate(PHASES)})
 
 
@@ -193,13 +135,30 @@ def _hypoenhancing_core(c: Canvas, s: float) -> None:
 
 
 def _central_scar(c: Canvas, s: float) -> None:
+    """A hub with fibrous septa that radiate from it: a star in every cut across its axis."""
     rng = c.crop.rng("central_scar")
-    near = np.full(c.crop.rho.shape, -np.inf, np.float32)
-    wide = max(1.5, 0.13 * c.crop.radius)
-    for way in directions(rng, int(rng.integers(4, 7))):
-        away, along = c.crop.segment(c.crop.point(way, rng.uniform(0.55, 0.80)))
-        np.maximum(near, wide * (1.25 - 0.75 * along) - away, out=near)
-    cover = c.crop.inside(near)
+    radius = c.crop.radius
+    across, up, axis = _frame(rng)
+    x, y, h = (c.crop.linear(row) for row in (across, up, axis))
+    # Septa shorten towards both ends of the axis.
+    left = np.sqrt(np.clip(1 - (h / np.float32(0.62 * radius)) ** 2, 0, 1), dtype=np.float32)
+    wide = np.float32(max(1.5, 0.10 * radius))
+    away = c.crop.distance(np.zeros(3))
+    near = np.float32(0.19 * radius) - away
+    count = int(rng.integers(5, 7))
+    for k in range(count):
+        turn = 2 * np.pi * (k + rng.uniform(-0.22, 0.22)) / count
+        twist = np.float32(rng.uniform(-0.4, 0.4) / radius)
+        angle = np.float32(turn) + twist * h
+        ahead = x * np.cos(angle) + y * np.sin(angle)
+        aside = np.abs(y * np.cos(angle) - x * np.sin(angle))
+        reach = left * np.float32(rng.uniform(0.50, 0.80) * radius)
+        along = np.clip(ahead / np.maximum(reach, np.float32(0.1)), 0, 1)
+        over = np.maximum(ahead - reach, 0) + np.maximum(-ahead, 0)
+        thick = wide * np.float32(rng.uniform(0.8, 1.15))
+        sheet = thick * (1.15 - 0.55 * along) - np.hypot(aside, over)
+        np.maximum(near, np.where(left > 0.2, sheet, -1), out=near)
+    cover = c.crop.inside(near) * c.core
     level = {"arterial": 0.78, "portal_venous": 0.72, "delayed": 1.12}
     c.replace(
         "central_scar",
@@ -227,7 +186,14 @@ def _rim(c: Canvas, feature: str, thick: float, share: float, level: dict[str, f
     middle = np.abs((1 - c.crop.rho) * c.crop.radius - (thick - c.crop.edge) / 2)
     cover = c.crop.inside(thick / 2 - middle)
     colour = {p: level[p] * c.liver[p] for p in PHASES}
-    c.replace(feature, dict.fromkeys(PHASES, cover), colour, share)
+    # A wall thinner than a voxel may miss the voxels' centres altogether.
+    c.replace(feature, dict.fromkeys(PHASES, cover), colour, share, least=0.01)
+
+
+def _frame(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Three unit vectors at right angles; the last within about 25 degrees of the slice axis."""
+    tilt = Rotation.from_euler("xyz", [*rng.uniform(-0.35, 0.35, 2), rng.uniform(0, 2 * np.pi)])
+    return np.asarray(tilt.as_matrix().T)
 
 
 def _flat(delta: dict[str, float]) -> dict[str, Field]:

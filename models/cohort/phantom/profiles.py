@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 CLASSES = ("hcc", "icc", "crc_metastasis", "cyst", "hemangioma", "fnh")
 
+# Never trained on: a class with a look of its own (`abscess`), none of the features below.
+OUTSIDE_CLASSES = ("abscess",)
+
 # Order matters: a feature's place seeds its geometry. Append only.
 FEATURES = (
     "arterial_hyperenhancement",
@@ -87,7 +90,7 @@ SMALLEST_MM: dict[str, float] = {
 }
 
 # What grows beyond the core shape must still lie on the grid.
-LARGEST_MM: dict[str, float] = {"infiltrative_growth": 42.0, "nodular_growth": 46.0}
+LARGEST_MM: dict[str, float] = {"infiltrative_growth": 42.0, "nodular_growth": 42.0}
 
 MOST_FEATURES = 4
 ATYPICAL_SHARE = 0.10  # of lesions, whose features follow the average over classes by half
@@ -107,17 +110,19 @@ class Profile:
     roughness: float
     core_radius: tuple[float, float]
     darker_late: float = 0.5
+    smallest_mm: float = 12.0
 
 
 _PROFILES = {
     p.class_id: p
     for p in (
         Profile("hcc", (0.86, 0.035), 34.0, 0.055, (0.35, 0.55), 0.7),
-        Profile("icc", (0.80, 0.045), 38.0, 0.085, (0.35, 0.55)),
-        Profile("crc_metastasis", (0.77, 0.045), 29.0, 0.065, (0.42, 0.66)),
+        Profile("icc", (0.78, 0.045), 38.0, 0.085, (0.35, 0.55)),
+        Profile("crc_metastasis", (0.75, 0.045), 29.0, 0.065, (0.42, 0.66)),
         Profile("cyst", (0.66, 0.055), 26.0, 0.030, (0.72, 0.88)),
         Profile("hemangioma", (0.71, 0.045), 32.0, 0.065, (0.30, 0.50)),
         Profile("fnh", (0.87, 0.030), 35.0, 0.050, (0.35, 0.50), 0.3),
+        Profile("abscess", (0.84, 0.030), 36.0, 0.075, (0.35, 0.50), smallest_mm=24.0),
     )
 }
 
@@ -128,7 +133,9 @@ def profile(class_id: str) -> Profile:
 
 
 def chance(feature: str, class_id: str) -> float:
-    """P(feature | class) before conflicts and the cap on their number."""
+    """P(feature | class) before conflicts and the cap on their number; 0 outside the classes."""
+    if class_id not in CLASSES:
+        return 0.0
     return _GIVEN_CLASS[feature][CLASSES.index(class_id)]
 
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.cohort.phantom.background import background
-from models.cohort.phantom.layers import Canvas, paint
+from models.cohort.phantom.canvas import Canvas
+from models.cohort.phantom.layers import paint
 from models.cohort.phantom.shape import Crop, Field, Mask
-from models.cohort.phantom.spec import NOISE, PHASES, LesionSpec
+from models.cohort.phantom.spec import NOISE, PHASES, LesionSpec, draw
 from models.volume import Box, Volume
 
 _BLUR = np.array([0.18, 0.64, 0.18])  # point spread of the acquisition, voxels
@@ -42,6 +43,10 @@ class Rendering:
 def render(spec: LesionSpec, noise: bool = True) -> Rendering:
     """Render a lesion. Deterministic; `noise=False` leaves the receiver noise out."""
     scene = background(spec)
+    if other := beside(spec):
+        far = Crop(other)
+        if not far.empty:
+            _painted(other, far, scene.image, scene.texture)
     crop = Crop(spec)
     canvas = _painted(spec, crop, scene.image, scene.texture)
     masks = {name: _place(part, crop, spec.shape) for name, part in canvas.masks().items()}
@@ -60,6 +65,15 @@ def render(spec: LesionSpec, noise: bool = True) -> Rendering:
         canvas = _painted(first.spec, first, background(spec).image, scene.texture)
         whole = _place(canvas.masks()["lesion"], first, spec.shape)
     return Rendering(volumes, _boxes(spec, whole), masks)
+
+
+def beside(spec: LesionSpec) -> LesionSpec | None:
+    """The patient's other lesion that is in view, on this lesion's grid."""
+    if spec.neighbour is None:
+        return None
+    other = draw(spec.seed, spec.neighbour.index, spec.neighbour.class_id)
+    x, y, z = (a + b for a, b in zip(spec.centre_mm, spec.neighbour.offset_mm, strict=True))
+    return replace(other, shape=spec.shape, centre_mm=(x, y, z), scanner=spec.scanner)
 
 
 def _painted(spec: LesionSpec, crop: Crop, image: dict[str, Field], texture: Field) -> Canvas:
@@ -107,8 +121,7 @@ def _boxes(spec: LesionSpec, lesion: Mask) -> dict[str, Box]:
     spacing, shape = np.array(spec.scanner.spacing), np.array(spec.shape)
     low = np.array([np.flatnonzero(lesion.any(_others(a)))[0] for a in range(3)])
     high = np.array([np.flatnonzero(lesion.any(_others(a)))[-1] + 1 for a in range(3)])
-    rng = spec.rng(NOISE, len(PHASES))
-    margin = np.round(rng.uniform(0, 2, (2, 3)) / spacing).astype(int)
+    margin = np.array(spec.margin)
     boxes = {}
     for p in PHASES:
         drift = np.round(np.array(spec.shifts[p]) / spacing).astype(int)

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from models.cohort.phantom.profiles import FEATURES
+from models.cohort.phantom import geometry
+from models.cohort.phantom.profiles import FEATURES, OUTSIDE_CLASSES
 from models.cohort.phantom.spec import ANATOMY, FEATURE, LesionSpec
 
 Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-_GROWTH = {"infiltrative_growth", "nodular_growth"}
+_HALO = 0.9  # how far an abscess stirs up the parenchyma around it, radii
 
 
 class Crop:
     """The part of the grid around the lesion that its layers are drawn on.
 
     box: slices of the grid. x, y, z: mm, broadcast along their axes. edge: width of a border, mm.
-    rho: 0 at the centre, 1 on the core shape's border. radius: mean radius, mm.
+    rho: 0 at the centre, 1 on the core shape's border. radius: mean radius, mm. empty: it lies off
+    the grid.
     """
 
     def __init__(self, spec: LesionSpec) -> None:
@@ -30,20 +31,24 @@ class Crop:
         spacing = np.array(spec.scanner.spacing)
         shape = np.array(spec.shape)
         middle = (shape - 1) / 2 * spacing + np.array(spec.centre_mm)
-        self.radius = spec.form.diameter_mm / 2
-        # By what was drawn: the crop stays the same when a feature is switched off.
-        beyond = 0.65 if _GROWTH & set(spec.drawn) else 0.05
-        reach = (1 + beyond + 3 * spec.form.roughness) * self.radius * max(spec.form.axes) + 2.0
-        low = np.maximum(np.floor((middle - reach) / spacing), 0).astype(int)
-        high = np.minimum(np.ceil((middle + reach) / spacing) + 1, shape).astype(int)
+        self.radius = spec.form.radius
+        # By what was drawn, at full strength: the same when a feature is off or made stronger.
+        room = spec.extent(full=True)
+        beyond = _HALO * self.radius if spec.class_id in OUTSIDE_CLASSES else 0.0
+        fade = 0.13 * self.radius if "infiltrative_growth" in spec.drawn else 0.0
+        margin = beyond + fade + 3.0
+        low = np.maximum(np.floor((middle + room.low - margin) / spacing), 0).astype(int)
+        high = np.ceil((middle + room.high + margin) / spacing).astype(int) + 1
+        low, high = np.minimum(low, shape), np.clip(high, 0, shape)
+        self.empty = bool((high <= low).any())
+        high = np.maximum(high, low)
         self.box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
         self.x, self.y, self.z = (
             (np.arange(a, b) * s - m).astype(np.float32).reshape(np.roll((-1, 1, 1), i))
             for i, (a, b, s, m) in enumerate(zip(low, high, spacing, middle, strict=True))
         )
         self.edge = 1.1 * float(spacing[0])
-        turn = Rotation.from_euler("xyz", spec.form.angles).as_matrix()
-        self._matrix = turn / np.array(spec.form.axes)[:, None] / self.radius
+        self._matrix = spec.form.matrix()
         self._inverse = np.linalg.inv(self._matrix)
         self.rho = self._rho()
 
@@ -53,13 +58,10 @@ class Crop:
         u /= q
         v /= q
         w /= q
-        rng = self.spec.rng(ANATOMY, 0)
         bump = np.zeros_like(q)
-        for frequency in (1.6, 2.4, 3.2, 4.5, 6.0):
-            a, b, c = _direction(rng) * frequency
-            bump += np.cos(u * a + v * b + w * c + rng.uniform(0, 2 * np.pi)) * np.float32(
-                1.6 / frequency**0.5
-            )
+        for b in geometry.bumps(self.spec.rng(ANATOMY, 0)):
+            x, y, z = (np.float32(v) for v in b.wave)
+            bump += np.cos(u * x + v * y + w * z + np.float32(b.phase)) * np.float32(b.weight)
         return q / (1 + self.spec.form.roughness * np.clip(bump, -3, 3))
 
     def linear(self, row: NDArray) -> Field:
@@ -94,27 +96,29 @@ class Crop:
         """A smooth random field with mean 0 and standard deviation about 1; `length` in mm."""
         total = np.zeros(self.rho.shape, np.float32)
         for _ in range(count):
-            row = _direction(rng) * 2 * np.pi / (length * rng.uniform(0.7, 1.4))
+            row = geometry.direction(rng) * 2 * np.pi / (length * rng.uniform(0.7, 1.4))
             total += np.cos(self.linear(row) + np.float32(rng.uniform(0, 2 * np.pi)))
         return total * np.float32(np.sqrt(2 / count))
+
+    def cells(self, rng: np.random.Generator, count: int) -> Field:
+        """A mosaic of `count` cells over the core shape, each at a level of its own in [-1, 1]."""
+        places = geometry.sphere(count) * (rng.uniform(0.05, 1.0, (count, 1)) ** (1 / 3) * 1.1)
+        places = places[rng.permutation(count)] + rng.normal(0, 0.12, (count, 3))
+        levels = np.linspace(-1, 1, count)[rng.permutation(count)].astype(np.float32)
+        nearest = np.full(self.rho.shape, np.inf, np.float32)
+        total = np.zeros(self.rho.shape, np.float32)
+        for place, level in zip(places, levels, strict=True):
+            x, y, z = (a - p for a, p in zip(self._axes, self._inverse @ place, strict=True))
+            away = x * x + y * y + z * z
+            closer = away < nearest
+            np.copyto(nearest, away, where=closer)
+            np.copyto(total, level, where=closer)
+        return total
+
+    @property
+    def _axes(self) -> tuple[Field, Field, Field]:
+        return self.x, self.y, self.z
 
     def rng(self, feature: str) -> np.random.Generator:
         """The generator of one feature's geometry."""
         return self.spec.rng(FEATURE, FEATURES.index(feature))
-
-
-def directions(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Unit vectors spread over the sphere, turned and shaken at random. [count, 3]"""
-    k = np.arange(count) + 0.5
-    polar, turn = np.arccos(1 - 2 * k / count), np.pi * (1 + 5**0.5) * k
-    spread = np.stack(
-        [np.cos(turn) * np.sin(polar), np.sin(turn) * np.sin(polar), np.cos(polar)], axis=1
-    )
-    out = spread @ Rotation.random(random_state=rng).as_matrix().T
-    out += rng.normal(0, 0.18, out.shape)
-    return out / np.linalg.norm(out, axis=1, keepdims=True)
-
-
-def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
-    v = rng.normal(size=3)
-    return v / np.linalg.norm(v)

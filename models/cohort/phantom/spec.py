@@ -13,15 +13,26 @@ from functools import lru_cache
 import numpy as np
 
 from models.cohort.phantom import profiles
+from models.cohort.phantom.geometry import (
+    TONGUE_PEAK,
+    Extent,
+    Form,
+    bumps,
+    direction,
+    nodules,
+    tongues,
+)
+from models.cohort.phantom.geometry import extent as measure
 from models.cohort.phantom.kinetics import Perfusion
 from models.cohort.phantom.profiles import CLASSES, FEATURES
 from models.errors import InputError
 
 PHASES = ("arterial", "portal_venous", "delayed")
+_LEAST_HALF_MM = 13.0  # half of the smallest field of view
 _BLOCK = 12  # lesions laid out together: each class twice, cut into patients
 
 # One stream of random numbers for each purpose, so that none disturbs another.
-LAYOUT, PATIENT, LESION, ANATOMY, NOISE, FEATURE = range(6)
+LAYOUT, PATIENT, LESION, ANATOMY, NOISE, FEATURE, NEIGHBOUR, OUTSIDE = range(8)
 
 
 @dataclass(frozen=True)
@@ -42,28 +53,24 @@ class Scanner:
 
 
 @dataclass(frozen=True)
-class Form:
-    """The core shape: an ellipsoid of `diameter_mm` with a rough border.
+class Neighbour:
+    """Another lesion of the patient, in view: lesion `index`, `offset_mm` off, centre to centre."""
 
-    axes: semi-axes over the mean one. angles: its orientation. core_radius: of a hypoenhancing
-    core, over the lesion's.
-    """
-
-    diameter_mm: float
-    axes: tuple[float, float, float]
-    angles: tuple[float, float, float]
-    roughness: float
-    core_radius: float
+    index: int
+    class_id: str
+    offset_mm: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class LesionSpec:
     """One synthetic lesion.
 
-    base: signal of featureless lesion tissue over parenchyma, arterial and late. shifts: mm by
-    which a phase is displaced against the first. features: id -> strength in (0, 1] for those that
-    are on. drawn: the same as first drawn; it sets the reader's box, which stays where it is when a
-    feature is switched off.
+    shape: voxels, large enough for a field of view of twice the box's longest edge in each phase.
+    centre_mm: the lesion's centre from the grid's. base: signal of featureless lesion tissue over
+    parenchyma, arterial and late. shifts: mm by which a phase is displaced against the first.
+    margin: voxels that the reader's box is wider than the lesion, [low or high, axis]. features:
+    id -> strength in (0, 1] for those that are on. drawn: the same as first drawn; it sets the
+    reader's box, which stays where it is when a feature is switched off.
     """
 
     seed: int
@@ -77,6 +84,8 @@ class LesionSpec:
     form: Form
     base: tuple[float, float]
     shifts: Mapping[str, tuple[float, float, float]]
+    margin: tuple[tuple[int, int, int], tuple[int, int, int]]
+    neighbour: Neighbour | None
     features: Mapping[str, float]
     drawn: Mapping[str, float]
 
@@ -98,6 +107,10 @@ class LesionSpec:
                 expected="a feature that is on, strength above 0 and up to 1",
             )
         return replace(self, features={**self.features, feature: float(strength)})
+
+    def extent(self, full: bool = False) -> Extent:
+        """What the lesion as first drawn takes up; `full`: with each of its features at 1."""
+        return _extent(self.seed, self.index, self.form, self.drawn, full)
 
     def rng(self, stream: int, *more: int) -> np.random.Generator:
         """A generator for one purpose; it does not depend on the features."""
@@ -130,20 +143,26 @@ def _layout(seed: int, block: int) -> tuple[tuple[str, int], ...]:
 def draw(seed: int, index: int, class_id: str | None = None) -> LesionSpec:
     """Draw lesion `index` of the cohort `seed`; the same arguments give the same lesion.
 
-    `class_id` overrides the class that the layout gives. Raises InputError for a negative seed or
+    `class_id` overrides the class that the layout gives; it may be one outside the classes
+    ('abscess'). Raises InputError for a negative seed or
     index, or an unknown class.
     """
     if seed < 0 or index < 0:
         raise InputError("negative", field="seed", expected="seed and index of 0 or more")
     laid, first = _layout(seed, index // _BLOCK)[index % _BLOCK]
     name = class_id or laid
-    if name not in CLASSES:
-        raise InputError("unknown class", field="class", found=name, expected=", ".join(CLASSES))
+    known = CLASSES + profiles.OUTSIDE_CLASSES
+    if name not in known:
+        raise InputError("unknown class", field="class", found=name, expected=", ".join(known))
     scanner = _scanner(np.random.default_rng([seed, PATIENT, first]))
     rng = np.random.default_rng([seed, LESION, index])
     features = _features(name, rng)
     form = _form(name, features, rng)
-    shape = _grid(form.diameter_mm, scanner.spacing)
+    base = _base(name, features, rng)
+    shifts = _shifts(rng)
+    extent = _extent(seed, index, form, features)
+    margin = np.round(rng.uniform(0, 2, (2, 3)) / scanner.spacing).astype(int)
+    shape, centre = _grid(extent, margin, shifts, scanner.spacing, rng.uniform(-0.5, 0.5, 3))
     return LesionSpec(
         seed=seed,
         index=index,
@@ -151,14 +170,48 @@ def draw(seed: int, index: int, class_id: str | None = None) -> LesionSpec:
         patient_id=f"P{first:05d}",
         class_id=name,
         shape=shape,
-        centre_mm=_three(rng.uniform(-3, 3, 3)),
+        centre_mm=centre,
         scanner=scanner,
         form=form,
-        base=_base(name, features, rng),
-        shifts=_shifts(rng),
+        base=base,
+        shifts=shifts,
+        margin=tuple(tuple(int(v) for v in side) for side in margin),  # type: ignore[arg-type]
+        neighbour=_neighbour(seed, index, class_id, extent.reach),
         features=features,
         drawn=features,
     )
+
+
+def _extent(
+    seed: int, index: int, form: Form, features: Mapping[str, float], full: bool = False
+) -> Extent:
+    strength = {f: 1.0 if full else s for f, s in features.items()}
+    beyond, balls = 0.0, []
+    if s := strength.get("infiltrative_growth"):
+        beyond = TONGUE_PEAK * tongues(s)
+    if s := strength.get("nodular_growth"):
+        place = FEATURES.index("nodular_growth")
+        balls = nodules(np.random.default_rng([seed, FEATURE, index, place]), form, s)
+    border = bumps(np.random.default_rng([seed, ANATOMY, index, 0]))
+    return measure(form, border, beyond, balls)
+
+
+def _neighbour(seed: int, index: int, class_id: str | None, reach: float) -> Neighbour | None:
+    """One of the patient's other lesions, for every third lesion that has such a one."""
+    block, place = divmod(index, _BLOCK)
+    layout = _layout(seed, block)
+    others = [i for i, (_, first) in enumerate(layout) if first == layout[place][1] and i != place]
+    rng = np.random.default_rng([seed, NEIGHBOUR, index])
+    if not others or rng.random() >= 0.35:
+        return None
+    chosen = int(rng.choice(others))
+    other = block * _BLOCK + chosen
+    name = class_id or layout[chosen][0]
+    theirs = np.random.default_rng([seed, LESION, other])
+    features = _features(name, theirs)
+    form = _form(name, features, theirs)
+    away = reach + _extent(seed, other, form, features).reach + rng.uniform(1, 8)
+    return Neighbour(other, name, _three(direction(rng) * away))
 
 
 def _scanner(rng: np.random.Generator) -> Scanner:
@@ -176,7 +229,12 @@ def _scanner(rng: np.random.Generator) -> Scanner:
 
 
 def _features(class_id: str, rng: np.random.Generator) -> dict[str, float]:
-    """One to four features given the class, without contradictions; id -> strength."""
+    """One to four features given the class, without contradictions; id -> strength.
+
+    None outside the classes.
+    """
+    if class_id in profiles.OUTSIDE_CLASSES:
+        return {}
     blend = 0.5 if rng.random() < profiles.ATYPICAL_SHARE else 0.0
     chances = {
         f: (1 - blend) * profiles.chance(f, class_id) + blend * profiles.mean_chance(f)
@@ -201,7 +259,7 @@ def _features(class_id: str, rng: np.random.Generator) -> dict[str, float]:
 
 def _form(class_id: str, features: Mapping[str, float], rng: np.random.Generator) -> Form:
     kind = profiles.profile(class_id)
-    smallest = max([12.0, *(profiles.SMALLEST_MM.get(f, 0.0) for f in features)])
+    smallest = max([kind.smallest_mm, *(profiles.SMALLEST_MM.get(f, 0.0) for f in features)])
     largest = min([56.0, *(profiles.LARGEST_MM.get(f, 56.0) for f in features)])
     diameter = float(np.clip(kind.diameter_mm * np.exp(rng.normal(0, 0.35)), smallest, largest))
     axes = np.exp(rng.normal(0, 0.10, 3))
@@ -223,7 +281,7 @@ def _base(
     mean, spread = kind.base
     if "arterial_hyperenhancement" in features:
         level = float(rng.normal(1.0, 0.03))
-        late = 0.90 if rng.random() < kind.darker_late else 1.10
+        late = 0.88 if rng.random() < kind.darker_late else 1.12
         return level, late + float(np.clip(rng.normal(0, 0.015), -0.04, 0.04))
     level = float(np.clip(rng.normal(mean, spread), 0.5, 0.91))
     return level, level + float(np.clip(rng.normal(0, 0.015), -0.03, 0.03))
@@ -235,11 +293,27 @@ def _shifts(rng: np.random.Generator) -> dict[str, tuple[float, float, float]]:
     return {PHASES[0]: (0.0, 0.0, 0.0), **{p: _three(d) for p, d in drift.items()}}
 
 
-def _grid(diameter: float, spacing: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Large enough for a field of view of twice the lesion, within what keeps it small."""
-    wide = int(np.clip(np.ceil(2.2 * diameter / spacing[0]), 60, 96))
-    deep = int(np.clip(np.ceil(2.2 * diameter / spacing[2]), 22, 40))
-    return wide, wide, deep
+def _grid(
+    extent: Extent,
+    margin: np.ndarray,
+    shifts: Mapping[str, tuple[float, float, float]],
+    spacing: tuple[float, float, float],
+    jitter: np.ndarray,
+) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
+    """(shape, the lesion's centre from the grid's in mm): room for the whole field of view.
+
+    A field of view is a cube of twice the box's longest edge, centred on the box of each phase.
+    """
+    step = np.array(spacing)
+    # Half a voxel on either side: a voxel belongs to the lesion by its centre.
+    low = extent.low - (margin[0] + 0.5) * step
+    high = extent.high + (margin[1] + 0.5) * step
+    half = max(float((high - low).max()), _LEAST_HALF_MM)
+    drift = np.round(np.array(list(shifts.values())) / step) * step
+    middle = (low + high) / 2
+    low, high = middle - half + drift.min(axis=0), middle + half + drift.max(axis=0)
+    x, y, z = (int(v) + 2 for v in np.ceil((high - low) / step))
+    return (x, y, z), _three(jitter * step - (low + high) / 2)
 
 
 def _three(values: np.ndarray) -> tuple[float, float, float]:

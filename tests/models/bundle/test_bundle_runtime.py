@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_onnx
 
-from models.bundle.parts import BundleParts
+from models.bundle.parts import BundleParts, ParitySample
 from models.bundle.read import read_bundle
 from models.bundle.runtime import OnnxModel, load_model
 from models.bundle.write import write_bundle
@@ -119,6 +120,40 @@ def test_a_graph_with_other_weights_fails_parity(
         load_model(tmp_path / "b")
     assert refusal.value.code == "bundle_parity"
     assert refusal.value.field == "parity.safetensors"
+
+
+def _shifted(values: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    return {k: v + np.float32(0.1 * (k == name)) for k, v in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: replace(s, x=s.x * np.float32(1.2)), "differs from what was computed"),
+        (lambda s: replace(s, outputs=_shifted(s.outputs, "logits")), "logits differs"),
+        (lambda s: replace(s, outputs=_shifted(s.outputs, "conv1")), "conv1 differs"),
+        (lambda s: replace(s, gradients=_shifted(s.gradients, "fc")), "grad_fc differs"),
+        (lambda s: replace(s, outputs={}), "lacks the output 'scores'"),
+        (lambda s: replace(s, gradients={}), "lacks the gradient 'input'"),
+        (lambda s: replace(s, x=s.x[:, :2]), "wrong shape"),
+        (lambda s: replace(s, x=s.x * np.float32(np.nan)), "NaN"),
+    ],
+    ids=["input", "logits", "tap", "gradient", "no outputs", "no gradients", "shape", "nan"],
+)
+def test_a_wrong_sample_is_refused_in_one_line(
+    tmp_path: Path,
+    tiny_parts: BundleParts,
+    change: Callable[[ParitySample], ParitySample],
+    words: str,
+) -> None:
+    """Every checksum holds, and still the numbers are not those of this network."""
+    write_bundle(tmp_path / "b", replace(tiny_parts, parity=change(tiny_parts.parity)))
+    read_bundle(tmp_path / "b")
+    with pytest.raises(BundleError) as refusal:
+        load_model(tmp_path / "b")
+    assert (refusal.value.code, refusal.value.field) == ("bundle_parity", "parity.safetensors")
+    assert words in refusal.value.line
+    assert "\n" not in refusal.value.line
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.bundle.parts import BundleParts, ParitySample, Reference
-from models.ood import OutOfDistributionScore
+from models.ood import OutOfDistributionScore, readout
 from models.passes import PassRecipe
 from models.probes.probeset import ProbeSet
 from models.vocabulary import liver_mri
@@ -137,6 +137,7 @@ def parts(seed: int = 0, **changes: object) -> BundleParts:
     x = images(60, seed) + rng.normal(scale=0.5, size=(60, P, 1, 1, 1)).astype(np.float32)
     values = expected_outputs(x, seed)
     h = np.concatenate([values["conv1"], values["fc"]], axis=1)
+    seen = readout(values, x, ["conv1", "fc"])
     features = vocabulary.feature_ids
     labels = (h @ rng.normal(size=(CONV + FC, len(features))) > 0.5).astype(float)
     classes = [vocabulary.class_ids[i] for i in values["logits"].argmax(axis=1)]
@@ -164,7 +165,9 @@ def parts(seed: int = 0, **changes: object) -> BundleParts:
             classes[:40],
             [[f for f, y in zip(features, row, strict=True) if y == 1] for row in labels[:40]],
         ),
-        "ood": OutOfDistributionScore.fit(h[:40], h[40:], 0.99, classes[:40]),
+        "ood": OutOfDistributionScore.fit(
+            ["conv1", "fc"], seen[:40], seen[40:], 0.99, classes[:40]
+        ),
         "parity": ParitySample(
             x[:4],
             {name: value[:4] for name, value in values.items()},

@@ -9,16 +9,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.transforms import (
+    NormalizeIntensity,
+    ScaleIntensity,
+    ScaleIntensityRangePercentiles,
+    Transform,
+)
 from scipy import ndimage
 
 from models.cnn.augment import augment, centre
 from models.cnn.data import BalancedBatches, feature_matrix, load_split
 from models.cohort.format import Cohort, read_cohort
 from models.cohort.load import load_lesion
-from models.errors import CohortError
+from models.errors import CohortError, InputError
 from models.passes import PassRecipe
 from models.vocabulary import liver_mri
-from models.voi import Preprocessing, normalise
+from models.voi import Lesion, Preprocessing, normalise, without
 from models.voi import centre as plain_centre
 
 SPEC = Preprocessing()
@@ -65,6 +71,58 @@ def test_augmentation_is_deterministic_and_keeps_its_range() -> None:
     moved = augment(b, SPEC, still, np.random.default_rng(5))
     assert moved.min() >= b.min() - 1e-4
     assert moved.max() <= b.max() + 1e-4
+
+
+def test_a_missing_phase_stays_zero_and_changes_no_other() -> None:
+    b = bases()
+    lacking = b.copy()
+    lacking[1, 2] = lacking[3, 0] = 0
+    full, x = (
+        augment(torch.from_numpy(a), SPEC, PassRecipe(), np.random.default_rng(3))
+        for a in (b, lacking)
+    )
+    absent = torch.zeros(4, 3, dtype=torch.bool)
+    absent[1, 2] = absent[3, 0] = True
+    assert not x[absent].any()
+    assert torch.equal(x[~absent], full[~absent])
+
+
+def test_phase_dropout_drops_late_phases_of_its_share_of_views() -> None:
+    spec = Preprocessing(lesion_voxels=8, base_voxels=4, tensor_voxels=2)
+    b = torch.from_numpy(np.random.default_rng(0).normal(size=(600, 3, 4, 4, 4)).astype("f"))
+    plain = augment(b, spec, PassRecipe(), np.random.default_rng(3))
+    x, again = (
+        augment(b, spec, PassRecipe(), np.random.default_rng(3), phase_dropout=0.3)
+        for _ in range(2)
+    )
+    assert torch.equal(x, again)
+    absent = ~x.flatten(2).any(dim=2)
+    whole = ~absent.any(dim=1)
+    assert torch.equal(x[whole], plain[whole])
+    assert not absent[:, 0].any()
+    combinations = np.bincount(absent[:, 1].int() + 2 * absent[:, 2].int(), minlength=4) / 600
+    # 3 standard deviations of a share of 600: 0.056 for 0.7, 0.037 for 0.1.
+    np.testing.assert_allclose(combinations[0], 0.7, atol=0.06)
+    np.testing.assert_allclose(combinations[1:], 0.1, atol=0.04)
+    # A view that lost phases is a view of what serving would make of such a lesion.
+    lacking = np.stack(
+        [
+            without(one, np.flatnonzero(gone), spec)
+            for one, gone in zip(b.numpy(), absent.numpy(), strict=True)
+        ]
+    )
+    same = augment(torch.from_numpy(lacking), spec, PassRecipe(), np.random.default_rng(3))
+    assert torch.equal(x, same)
+
+
+def test_phase_dropout_never_leaves_a_view_without_a_phase() -> None:
+    b = torch.from_numpy(bases(8))
+    b[:4, 0] = 0  # these lesions lack their first phase already
+    x = augment(b, SPEC, STILL, np.random.default_rng(0), phase_dropout=1.0)
+    assert x.flatten(2).any(dim=2).any(dim=1).all()
+    assert x[:4, 1:].flatten(2).any(dim=2).all()
+    one = augment(b[4:, :1], SPEC, STILL, np.random.default_rng(0), phase_dropout=1.0)
+    assert one.flatten(2).any(dim=2).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -125,3 +183,42 @@ def test_faults_are_named(tiny_cohort: Path) -> None:
     empty = Cohort(cohort.root, cohort.file.model_copy(update={"test": []}))
     with pytest.raises(CohortError, match="test: no lesions"):
         load_split(empty, "test", vocabulary, SPEC)
+
+
+def test_a_lesion_without_a_late_phase_loads_where_it_may(tiny_cohort: Path) -> None:
+    whole, vocabulary = read_cohort(tiny_cohort), liver_mri()
+    first, *rest = whole.lesions("test")[:4]
+    keep = {"image", "voi"}
+    lacking = first.model_copy(
+        update={k: {p: v for p, v in getattr(first, k).items() if p != "delayed"} for k in keep}
+    )
+    cohort = Cohort(whole.root, whole.file.model_copy(update={"test": [lacking, *rest]}))
+    with pytest.raises(InputError, match="missing phase: delayed") as refused:
+        load_split(cohort, "test", vocabulary, SPEC)
+    assert first.lesion_id in refused.value.line
+    split = load_split(cohort, "test", vocabulary, SPEC, optional_phases=["delayed"])
+    assert not split.bases[0, 2].any()
+    assert split.bases[0, :2].any()
+    complete = load_split(whole, "test", vocabulary, SPEC)
+    np.testing.assert_array_equal(split.bases[1:], complete.bases[1:4])
+
+
+@pytest.mark.parametrize(
+    ("intensity", "transform"),
+    [
+        ("zscore", NormalizeIntensity(channel_wise=True)),
+        ("minmax", ScaleIntensity(channel_wise=True)),
+        ("percentile", ScaleIntensityRangePercentiles(1, 99, 0, 1, clip=True, channel_wise=True)),
+    ],
+)
+def test_intensity_modes_are_those_of_monai(intensity: str, transform: Transform) -> None:
+    """A classifier that was trained with MONAI's transform is fed what it knows."""
+    voxels = np.random.default_rng(0).gamma(4, 50, (3, 32, 32, 32)).astype(np.float32)
+    voxels[1] *= 3
+    spec = Preprocessing(
+        lesion_voxels=32, base_voxels=32, tensor_voxels=32, intensity=intensity, clip=99
+    )
+    lesion = Lesion(voxels, ("a", "b", "c"), 1.0, (16.0, 16.0, 16.0), 32)
+    np.testing.assert_allclose(
+        normalise(lesion, spec), np.asarray(transform(voxels)), atol=2e-4, rtol=1e-4
+    )

@@ -160,6 +160,29 @@ def test_folders_named_by_phase_are_taken_at_their_word(tmp_path: Path) -> None:
     assert found(tmp_path) == RIGHT
 
 
+def test_an_optional_phase_may_be_missing_where_nothing_is_left_over(tmp_path: Path) -> None:
+    series(tmp_path, "pre contrast", -60, bolus=True, value=1)
+    series(tmp_path, "arterial", 20, bolus=True, value=2)
+    series(tmp_path, "dyn", 70, bolus=True, value=3)
+    kept = read_phases(tmp_path, PHASES, optional=PHASES[1:])
+    assert {p: float(v.data.max()) for p, v in kept.items()} == {"arterial": 2, "portal_venous": 3}
+    refused(tmp_path, "missing_phase")
+    series(tmp_path, "who knows", None, value=4)  # this may be the delayed phase
+    with pytest.raises(InputError, match="missing phase"):
+        read_phases(tmp_path, PHASES, optional=PHASES[1:])
+
+
+def test_folders_may_leave_out_an_optional_phase(tmp_path: Path) -> None:
+    for value, phase in ((2, "arterial"), (4, "delayed")):
+        series(tmp_path, "dyn", None, value=value)
+        (tmp_path / f"{value:03}").rename(tmp_path / phase)
+    kept = read_phases(tmp_path, PHASES, optional=PHASES[1:])
+    assert {p: float(v.data.max()) for p, v in kept.items()} == {"arterial": 2, "delayed": 4}
+    (tmp_path / "arterial").rename(tmp_path / "venous")
+    with pytest.raises(InputError):
+        read_phases(tmp_path, PHASES, optional=PHASES[1:])
+
+
 def test_subtractions_and_reformats_are_not_phases(tmp_path: Path) -> None:
     for value, seconds in ((2, 20), (3, 70), (4, 180)):
         series(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.cohort.check import check_files
-from models.cohort.format import Cohort, read_cohort, write_cohort
+from models.cohort.format import SETS, Cohort, read_cohort, write_cohort
 from models.cohort.load import load_lesion, load_mask, load_study
 from models.cohort.nifti import read_nifti, write_nifti
 from models.errors import CohortError, InputError, NotFound
@@ -59,14 +59,15 @@ def cohort_files(draw: st.DrawFn) -> CohortFile:
         draw(st.lists(names, min_size=low, max_size=3, unique=True)) for low in (1, 1, 0)
     )
     ids = draw(st.lists(names, max_size=6, unique=True))
-    lists: dict[str, list[CohortLesion]] = {"training": [], "validation": [], "test": []}
+    lists: dict[str, list[CohortLesion]] = {name: [] for name in SETS}
     for number, lesion_id in enumerate(ids):
+        acquired = draw(st.lists(st.sampled_from(phases), min_size=1, unique=True))
         lesion = {
             "lesion_id": lesion_id,
             "patient_id": draw(names) + f"/{number}",
             "class": draw(st.sampled_from(classes)),
-            "image": dict.fromkeys(phases, "v.nii.gz"),
-            "voi": {phase: draw(boxes) for phase in phases},
+            "image": dict.fromkeys(acquired, "v.nii.gz"),
+            "voi": {phase: draw(boxes) for phase in acquired},
             "features": {
                 f: draw(st.sampled_from(["present", "absent", "ignore"])) for f in features
             },
@@ -155,6 +156,94 @@ def test_all_faults_are_told_at_once(make_cohort: Make) -> None:
         ["lesion L0", "class"],
         ["lesion L2", "patient_id"],
     ]
+
+
+def set_aside(file: CohortFile) -> None:
+    """The third lesion becomes an abscess, outside of the three splits."""
+    lesion = file.test.pop()
+    lesion.class_id = "abscess"
+    file.outside.append(lesion)
+
+
+def test_what_is_set_aside_is_read_and_never_counted(make_cohort: Make) -> None:
+    made = make_cohort(set_aside)
+    cohort = read_cohort(made.root)
+    assert cohort.file == made.file
+    assert [x.lesion_id for x in cohort.lesions()] == ["L0", "L1"]
+    assert [x.class_id for x in cohort.lesions("outside")] == ["abscess"]
+    assert [x.lesion_id for x in cohort.everything] == ["L0", "L1", "L2"]
+    assert cohort.find("L2").class_id == "abscess"
+    assert [cohort.split_of(x) for x in ("L0", "L1", "L2")] == ["training", "validation", "outside"]
+    assert check_files(cohort) == []
+    # Its voxels are part of the cohort's address, and of the deep check.
+    before, path = cohort.hash, cohort.root / cohort.find("L2").image["arterial"]
+    volume = read_nifti(path)
+    write_nifti(path, Volume.make(volume.data * 0, volume.affine))
+    assert read_cohort(made.root).hash != before
+    assert "lesion L2: image.arterial: one single value" in check_files(cohort)[0]
+
+
+@pytest.mark.parametrize(("patient", "leaks"), [("P0", True), ("P1", False), ("P9", False)])
+def test_an_outside_lesion_of_a_training_patient_is_refused(
+    make_cohort: Make, patient: str, leaks: bool
+) -> None:
+    def edit(file: CohortFile) -> None:
+        set_aside(file)
+        file.outside[0].patient_id = patient
+
+    made = make_cohort(edit)
+    if not leaks:
+        assert read_cohort(made.root).file == made.file
+        return
+    assert faults(made.root) == [
+        "lesion L2: patient_id: patient 'P0' is in training; outside lesions must be of patients "
+        "that the network never saw"
+    ]
+
+
+def test_a_class_out_of_the_list_belongs_outside_only(make_cohort: Make) -> None:
+    made = make_cohort(lambda f: setattr(f.test[0], "class_id", "abscess"))
+    assert faults(made.root) == ["lesion L2: class: 'abscess' is not one of hcc, cyst"]
+
+
+def without(phase: str, *fields: str) -> Callable[[CohortFile], None]:
+    def edit(file: CohortFile) -> None:
+        for field in fields:
+            getattr(file.validation[0], field).pop(phase)
+
+    return edit
+
+
+def test_a_phase_that_was_not_acquired(make_cohort: Make) -> None:
+    cohort = read_cohort(make_cohort(without("delayed", "image", "voi")).root)
+    assert check_files(cohort) == []
+    lesion = cohort.find("L1")
+    assert load_study(cohort, lesion).missing == ("delayed",)
+    with pytest.raises(InputError) as caught:
+        load_study(cohort, lesion, cohort.file.phases)
+    assert caught.value.line.startswith("lesion L1: delayed: missing phase: delayed")
+    allowed = load_study(cohort, lesion, cohort.file.phases, optional=["delayed"])
+    assert list(allowed.volumes) == ["arterial", "portal_venous"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (["image"], "image.delayed: missing, though voi.delayed is there"),
+        (["voi"], "voi.delayed: missing, though image.delayed is there"),
+    ],
+)
+def test_half_a_phase_is_a_slip(make_cohort: Make, fields: list[str], expected: str) -> None:
+    assert faults(make_cohort(without("delayed", *fields)).root) == [f"lesion L1: {expected}"]
+
+
+def test_a_lesion_without_any_phase(make_cohort: Make) -> None:
+    def edit(file: CohortFile) -> None:
+        file.validation[0].image.clear()
+        file.validation[0].voi.clear()
+
+    expected = "lesion L1: image: no phase at all; expected arterial, portal_venous, delayed"
+    assert faults(make_cohort(edit).root) == [expected]
 
 
 @pytest.mark.parametrize(

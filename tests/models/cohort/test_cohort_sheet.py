@@ -87,3 +87,22 @@ def test_the_outline_is_drawn_at_the_masks_edge(
     # Half-intensity contour of a linearly sampled mask: the block's own size, within a voxel.
     assert np.ptp(columns) * step == pytest.approx(edges[0] * 1.5, abs=1.5)
     assert np.ptp(rows) * step == pytest.approx(edges[1] * 1.5, abs=1.5)
+
+
+def test_a_phase_that_was_not_acquired_is_blank_and_outside_lesions_come_last(
+    make_cohort: Callable[..., Cohort], tmp_path: Path
+) -> None:
+    def edit(file: CohortFile) -> None:
+        del file.training[0].image["delayed"], file.training[0].voi["delayed"]
+        file.test[0].class_id = "abscess"
+        file.outside, file.test = file.test, []
+
+    made = make_cohort(edit)
+    assert contact_sheet(made, None, tmp_path / "s.png") == ["L0", "L1", "L2"]
+    image = pixels(tmp_path / "s.png")
+    first = 8 + 2 * (TILE + 8)
+    missing = image[58 : 58 + TILE, first : first + TILE].reshape(-1, 3)
+    there = image[58 + TILE + 8 :, first : first + TILE].reshape(-1, 3)
+    plain = (missing == missing[0]).all(axis=1).mean()
+    assert 0.9 < plain < 1  # nothing but two words
+    assert (there == missing[0]).all(axis=1).mean() < 0.5

@@ -15,7 +15,7 @@ from models.cohort.check import check_files
 from models.cohort.format import SPLITS
 from models.cohort.nifti import read_nifti
 from models.cohort.phantom import PHASES, draw, generate, render
-from models.cohort.phantom.generate import assign
+from models.cohort.phantom.generate import VERSION, assign, seed_of
 from models.cohort.phantom.profiles import CLASSES, FEATURES
 from models.errors import InputError
 
@@ -110,3 +110,53 @@ def test_dicom_reads_back_as_the_nifti_form(tmp_path: Path) -> None:
             nifti = read_nifti(tmp_path / entry.image[p])
             assert (phases[p].data == nifti.data).all()
             assert np.allclose(phases[p].affine, nifti.affine, atol=1e-4)
+
+
+def test_abscesses_are_set_aside_unlabelled_and_of_patients_of_their_own(tmp_path: Path) -> None:
+    plain = generate(tmp_path / "plain", n=4, seed=8, splits=(2, 1, 1))
+    made = generate(tmp_path / "with", n=4, seed=8, splits=(2, 1, 1), outside=3)
+    assert made.lesions() == plain.lesions()
+    aside = made.lesions("outside")
+    assert {x.class_id for x in aside} == {"abscess"}
+    assert len({x.lesion_id for x in aside}) == 3
+    assert not {x.patient_id for x in aside} & {x.patient_id for x in made.lesions()}
+    assert all(x.features == {} and set(x.masks) == {"lesion"} for x in aside)
+    assert check_files(made) == []
+    with pytest.raises(InputError, match="too few"):
+        generate(tmp_path / "no", n=4, seed=8, outside=-1)
+
+
+def test_a_stopped_run_goes_on_and_ends_with_the_same_files(tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise Stopped
+
+    root = tmp_path / "stopped"
+    with pytest.raises(Stopped):
+        generate(root, n=6, seed=9, splits=(4, 1, 1), outside=1, progress=stop)
+    assert not (root / "cohort.json").exists()
+    kept = {p: p.stat().st_mtime_ns for p in (root / "images").rglob("*.gz")}
+    assert len(kept) == 9
+    with pytest.raises(InputError) as error:
+        generate(root, n=6, seed=10, splits=(4, 1, 1))
+    assert error.value.code == "unfinished"
+    generate(root, n=6, seed=9, splits=(4, 1, 1), outside=1)
+    assert all(p.stat().st_mtime_ns == when for p, when in kept.items())
+    generate(tmp_path / "whole", n=6, seed=9, splits=(4, 1, 1), outside=1)
+    assert contents(root) == contents(tmp_path / "whole")
+
+
+def test_the_seed_is_read_back_from_a_phantom_of_this_version_alone(tmp_path: Path) -> None:
+    generate(tmp_path, n=1, seed=12, splits=(1, 0, 0))
+    assert seed_of(tmp_path) == 12
+    truth = json.loads((tmp_path / "phantom.json").read_text())
+    (tmp_path / "phantom.json").write_text(json.dumps({**truth, "generator": "1"}))
+    with pytest.raises(InputError) as error:
+        seed_of(tmp_path)
+    assert (error.value.found, error.value.expected) == ("1", VERSION)
+    (tmp_path / "phantom.json").write_text("[]")
+    with pytest.raises(InputError, match="not a phantom"):
+        seed_of(tmp_path)

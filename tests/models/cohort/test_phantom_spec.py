@@ -94,7 +94,7 @@ def test_without_switches_off_and_leaves_all_else() -> None:
     [
         (lambda: draw(-1, 0), "seed"),
         (lambda: draw(1, -5), "seed"),
-        (lambda: draw(1, 0, "abscess"), "class"),
+        (lambda: draw(1, 0, "adenoma"), "class"),
         (lambda: draw(1, 0).without("spikes"), "feature"),
         (lambda: draw(1, 0).with_strength(next(iter(draw(1, 0).features)), 1.5), None),
     ],
@@ -104,3 +104,26 @@ def test_bad_arguments_are_named(call, field) -> None:
         call()
     assert field is None or error.value.field == field
     assert error.value.expected
+
+
+def test_an_abscess_has_no_feature_and_no_chance_of_one() -> None:
+    for index in range(60):
+        spec = draw(3, index, "abscess")
+        assert spec.class_id == "abscess"
+        assert spec.features == spec.drawn == {}
+        assert 24 <= spec.form.diameter_mm <= 56
+    assert not any(profiles.chance(f, "abscess") for f in FEATURES)
+    assert "abscess" not in {s.class_id for s in COHORT}
+
+
+def test_neighbours_are_other_lesions_of_the_same_patient() -> None:
+    with_one = [s for s in COHORT if s.neighbour]
+    assert 0.1 < len(with_one) / len(COHORT) < 0.35
+    for spec in with_one:
+        other = COHORT[spec.neighbour.index]
+        assert other.patient_id == spec.patient_id
+        assert other.index != spec.index
+        assert other.class_id == spec.neighbour.class_id
+        # Both lie apart, whatever grows on them.
+        away = sum(v * v for v in spec.neighbour.offset_mm) ** 0.5
+        assert away > spec.extent().reach + other.extent().reach

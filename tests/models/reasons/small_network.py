@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from models.bundle.parts import Reference
 from models.bundle.read import Bundle
 from models.model import ModelInfo
-from models.ood import OutOfDistributionScore
+from models.ood import OutOfDistributionScore, readout
 from models.passes import PassRecipe
 from models.probes.probeset import ProbeSet
 from models.vocabulary import Vocabulary, liver_mri
@@ -161,7 +161,12 @@ def bundle(network: SmallNetwork, vocabulary: Vocabulary | None = None) -> Bundl
                 for row in labels
             ],
         ),
-        ood=OutOfDistributionScore.fit(h, h, 0.99),
+        ood=OutOfDistributionScore.fit(
+            ["conv1", "fc"],
+            readout(values, x, ["conv1", "fc"]),
+            readout(values, x, ["conv1", "fc"]),
+            0.99,
+        ),
     )
 
 

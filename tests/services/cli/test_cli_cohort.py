@@ -56,7 +56,7 @@ def copy(phantom: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(phantom, tmp_path / "cohort"))
 
 
-@pytest.mark.parametrize("verb", [(), ("phantom",), ("check",), ("show",)])
+@pytest.mark.parametrize("verb", [(), ("phantom",), ("check",), ("show",), ("ceiling",)])
 def test_help_teaches_with_an_example(run: Run, verb: tuple[str, ...]) -> None:
     code, out, _ = run("cohort", *verb, "--help")
     assert code == 0
@@ -132,3 +132,44 @@ def test_an_unknown_lesion_is_one_line(run: Run, phantom: Path, tmp_path: Path) 
     assert code == 2
     assert err.startswith("error: lesion: no lesion 'nobody'")
     assert err.count("\n") == 1
+
+
+def test_show_features_draws_what_each_feature_looks_like(
+    run: Run, phantom: Path, copy: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "features.png"
+    code, out, _ = run("cohort", "show", phantom, "--features", "--out", target)
+    assert (code, out) == (0, f"{target}: 14 features, clear, faint and off\n")
+    width, height = Image.open(target).size
+    assert width > 1000
+    assert height > 14 * 100
+    code, _, err = run("cohort", "show", phantom, "--features", "--lesion", "L00000")
+    assert code == 2
+    assert "leave --lesion out" in err
+    (copy / "phantom.json").unlink()
+    code, _, err = run("cohort", "show", copy, "--features", "--out", target)
+    assert code == 2
+    assert "not a phantom" in err
+
+
+def test_phantom_sets_abscesses_aside(run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    code, out, _ = run(
+        "cohort", "phantom", "--out", target, "--n", 2, "--outside", 2, "--processes", 1
+    )
+    assert code == 0
+    assert out.endswith(", 2 abscesses set aside\n")
+    assert [x.class_id for x in read_cohort(target).lesions("outside")] == ["abscess", "abscess"]
+
+
+def test_ceiling_prints_and_writes_the_same(run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "ceiling.json"
+    code, out, _ = run("cohort", "ceiling", "--n", 120, "--test", 90, "--out", target)
+    assert code == 0
+    found = json.loads(target.read_text())
+    assert (found["n_train"], found["n_test"]) == (120, 90)
+    for score in found["scores"].values():
+        assert f"{score['accuracy']:.3f}" in out
+    code, _, err = run("cohort", "ceiling", "--n", 10)
+    assert code == 2
+    assert "too few lesions" in err

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from models.bundle.runtime import load_model
-from models.errors import InputError, LensError, Unavailable
+from models.errors import InputError, LensError, NotFound, Unavailable
 from models.model import Model
 from services.common.remote import RemoteModel
 
@@ -148,13 +150,61 @@ def test_a_connection_that_died_is_replaced() -> None:
 
 
 def test_another_bundle(front) -> None:
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(NotFound) as caught:
         _ = RemoteModel(front.url, bundle="b-another").info
     assert caught.value.code == "bundle_mismatch"
-    with pytest.raises(Unavailable):
+    assert caught.value.expected == "b-another"
+    with pytest.raises(NotFound):
         RemoteModel(front.url, bundle="b-another").forward(
             np.zeros((1, 3, 24, 24, 24), np.float32), ["logits"]
         )
+
+
+class _Plain(BaseHTTPRequestHandler):
+    """A server of the protocol whose versions are numbers, as Triton's are."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        type(self).asked.append(self.path)
+        if "/versions/" in self.path:
+            status, body = (
+                400,
+                {"error": "failed to get model version from specified version string"},
+            )
+        else:
+            said = {
+                "bundle": "b-plain", "classes": ["a", "b"], "phases": ["p"], "taps": {"fc": 2},
+                "input_shape": [1, 2, 2, 2],
+            }  # fmt: skip
+            parameters = {k: {"string_value": json.dumps(v)} for k, v in said.items()}
+            status, body = 200, {"name": "classifier", "parameters": parameters}
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_without_such_versions_is_asked_without_one() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Plain) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"127.0.0.1:{server.server_port}"
+            for wanted in ("b-plain", None):
+                info = RemoteModel(url, bundle=wanted, timeout=5).info
+                assert (info.bundle, info.classes) == ("b-plain", ("a", "b"))
+            with pytest.raises(NotFound) as caught:
+                _ = RemoteModel(url, bundle="b-other", timeout=5).info
+            assert (caught.value.found, caught.value.expected) == ("b-plain", "b-other")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert _Plain.asked[0].endswith("/models/classifier/versions/b-plain/config")
 
 
 @pytest.mark.parametrize("url", ["ftp://a", "http://", ""])

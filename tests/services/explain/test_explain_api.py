@@ -26,7 +26,7 @@ from services.common.events import MemoryEvents
 from services.common.ledger import Ledger
 from services.common.problems import install
 from services.common.settings import Settings
-from services.explain.api import build_router
+from services.explain.api import build_router, request_of
 from services.explain.jobs import Jobs
 from services.explain.runner import Runner
 from tests.support import lesions
@@ -43,7 +43,6 @@ class Site:
         self.files, self.box = form
         self.jobs = Jobs(
             settings := Settings(home=home, redis_url=server.url),
-            bundle.manifest.hash,
             ledger=Ledger("sqlite://"),
             blobs=Blobs(f"memory://{uuid.uuid4().hex}"),
             events=MemoryEvents(),
@@ -51,7 +50,9 @@ class Site:
         )
         self.bundle = bundle
         app = FastAPI()
-        app.include_router(build_router(bundle, settings, self.jobs))
+        app.include_router(
+            build_router(lambda: bundle, {bundle.hash: bundle}.__getitem__, settings, self.jobs)
+        )
         install(app)
         self.client = TestClient(app)
 
@@ -62,8 +63,8 @@ class Site:
     def work(self, job_id: str, model: Model) -> None:
         """What a worker does, here and now."""
         Runner(
-            self.bundle,
-            lambda: model,
+            lambda _: self.bundle,
+            lambda _: model,
             ledger=self.jobs.ledger,
             blobs=self.jobs.blobs,
             events=self.jobs.events,
@@ -233,9 +234,11 @@ def test_a_late_report_is_410(site: Site, model: Model) -> None:
         assert site.client.get(status["links"]["self"] + path).status_code == 410
 
 
-def test_openapi_describes_the_form(site: Site, bundle: Bundle) -> None:
+def test_openapi_describes_form_and_answers(site: Site, bundle: Bundle) -> None:
+    # The front door puts the form of the bundle that is served into its schema.
+    body = request_of(bundle.manifest)["requestBody"]
+    form = body["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) >= {*bundle.manifest.phases, "box", "passes", "seed"}
     schema = site.client.get("/openapi.json").json()
     post = schema["paths"]["/v1/explanations"]["post"]
-    form = post["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) >= {*bundle.manifest.phases, "box", "passes", "seed"}
     assert {"200", "202", "422", "503"} <= set(post["responses"])

@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from models.model import Model, ModelInfo
 from models.reasons.explain import document_bytes, explain, explanation_id
 from models.voi import Lesion
 from services.common.blobs import Blobs
+from services.common.bundles import Bundles
 from services.common.events import MemoryEvents
 from services.common.ledger import Job, Ledger
+from services.common.settings import Settings
 from services.explain import keys
 from services.explain.runner import Runner
 from wire.api import ExplanationParameters, JobState
@@ -44,10 +47,13 @@ class Scene:
             self.id, lesion=self.lesion.id, bundle=bundle_hash, parameters=ASKED.model_dump()
         )
 
+    def bundle_of(self, wanted: str) -> Bundle:
+        return Bundles(Settings(home=Path("/nowhere"), bundle=self.bundle.path)).of(wanted)
+
     def runner(self, connect: Callable[[], Model], **more: float) -> Runner:
         return Runner(
-            self.bundle,
-            connect,
+            self.bundle_of,
+            lambda _: connect(),
             ledger=self.ledger,
             blobs=self.blobs,
             events=self.events,
@@ -164,13 +170,13 @@ def test_a_long_absence_gives_the_job_back_without_counting(scene: Scene) -> Non
     assert "inference service is down" in scene.job.stage
 
 
-def test_another_bundle_is_refused(scene: Scene, model: Model) -> None:
+def test_a_bundle_that_is_gone_fails_the_job(scene: Scene, model: Model) -> None:
     scene.id = "exp-other"
-    scene.accept("b-of-another-model")
+    scene.accept("b-00000000000000000000")
     assert scene.runner(lambda: model).run(scene.id) is JobState.FAILED
     assert scene.job.error is not None
-    assert scene.job.error["type"] == "urn:lesionlens:problem:bundle_mismatch"
-    assert scene.job.error["expected"] == "b-of-another-model"
+    assert scene.job.error["type"] == "urn:lesionlens:problem:bundle_missing"
+    assert scene.job.error["found"] == "lesionlens:b-00000000000000000000"
 
 
 def test_a_server_with_another_bundle_is_refused(scene: Scene, model: Model) -> None:

@@ -249,6 +249,7 @@ def test_a_bundle_damaged_under_way_ends_the_service(tiny_bundle, tmp_path: Path
     ("settings", "words"),
     [
         ({"bundle": "/nowhere/at/all"}, "there is no such folder"),
+        ({"bundle": "lesionlens:production"}, "lesionlens bundle promote"),
         ({"port": "no"}, "LESIONLENS_PORT"),
         ({"host": "192.0.2.1"}, "cannot listen here"),
     ],

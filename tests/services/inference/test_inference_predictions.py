@@ -21,12 +21,10 @@ import pytest
 from models.bundle.read import read_bundle
 from models.bundle.runtime import load_model
 from models.cohort.nifti import nifti_bytes
-from models.errors import Unavailable
 from models.reasons.predict import predict
 from models.voi import extract
 from models.volume import Box, Study, Volume
 from services.common.settings import Settings
-from services.inference.host import ModelHost
 
 pytestmark = pytest.mark.system
 BOX = "8,8,4,20,20,10"
@@ -256,31 +254,28 @@ def test_health_answers_while_predictions_run(front, files) -> None:
     assert slowest < 2
 
 
-def test_a_full_queue_refuses_at_once(tiny_bundle, files) -> None:
-    """Places run out: 503 with Retry-After; they are given back."""
+def test_a_full_queue_refuses_at_once(tiny_bundle, tmp_path, files) -> None:
+    """Not ready, then places run out: 503 with Retry-After; they are given back."""
     from services.front.app import create_app
 
-    settings = Settings(_env_file=None, bundle=tiny_bundle, sessions=1, queue=1)
+    settings = Settings(_env_file=None, home=tmp_path, bundle=tiny_bundle, sessions=1, queue=1)
     app = create_app(read_bundle(tiny_bundle), settings)
-    host = app.model_host
-    host.load()
-    try:
-        with host.admit(), host.admit():
-            answer = asyncio.run(_post(app, files))
-            _problem(answer, 503, "queue_full", None)
-            assert int(answer.headers["retry-after"]) >= 1
-        assert asyncio.run(_post(app, files)).status_code == 200
-    finally:
-        host.close()
-    answer = asyncio.run(_post(app, files))
-    _problem(answer, 503, "not_ready", None)
+    fleet = app.fleet
 
+    async def whole() -> None:
+        _problem(await _post(app, files), 503, "not_ready", None)
+        await fleet.load()
+        try:
+            with fleet.admit(), fleet.admit():
+                answer = await _post(app, files)
+                _problem(answer, 503, "queue_full", None)
+                assert int(answer.headers["retry-after"]) >= 1
+            assert (await _post(app, files)).status_code == 200
+        finally:
+            await fleet.close()
+        _problem(await _post(app, files), 503, "not_ready", None)
 
-def test_not_ready_before_load(tiny_bundle) -> None:
-    host = ModelHost(read_bundle(tiny_bundle), Settings(_env_file=None))
-    assert not host.ready
-    with pytest.raises(Unavailable):
-        _ = host.model
+    asyncio.run(whole())
 
 
 async def _post(app: Any, files: dict[str, Any]) -> httpx.Response:

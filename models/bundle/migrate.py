@@ -1,0 +1,94 @@
+"""Manifests of earlier schemas, checked by their own rules and then lifted to the present one.
+
+    bytes -> version -> fields and canonical bytes of that version, own hash -> Manifest of today
+
+A bundle is lifted in memory only: its files stay as they are, so it keeps its content address, its
+checksums and its place in the history of promotions. A version newer than this code is refused (its
+fields may change what the numbers mean), and so is one older than any that this code knows.
+
+    1   0.1: no optional phases, modality or origin
+    2   those three
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.bundle.manifest import MANIFEST, content_hash, manifest_bytes
+from models.errors import BundleError
+from wire.bundle import BUNDLE_SCHEMA, Manifest
+
+OLDEST_SCHEMA = 1
+
+
+class Manifest1(BaseModel):
+    """The manifest as schema 1 had it, in its order of fields. Frozen for good."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    schema_version: Literal[1]
+    name: str
+    hash: str
+    architecture: str
+    trained_on: str
+    synthetic: bool
+    classes: list[str]
+    phases: list[str]
+    features: list[str]
+    taps: dict[str, int]
+    probe_taps: list[str]
+    preprocessing: dict[str, float | int | str]
+    passes: dict[str, float | int | bool]
+    temperature: float = Field(gt=0)
+    files: dict[str, str]
+
+
+def check_manifest(fields: dict[str, Any], raw: bytes) -> Manifest:
+    """The manifest of today for the JSON `fields` that were parsed from the bytes `raw`.
+
+    Its `hash` is the one of the bundle as it was written, in whatever schema. Raises BundleError:
+    bundle_schema (a version that is not read here), bundle_manifest (fields that do not fit their
+    version), bundle_checksum (the bytes are not what the hash says).
+    """
+    version = fields.get("schema_version")
+    if isinstance(version, int) and not isinstance(version, bool):
+        if version > BUNDLE_SCHEMA:
+            raise _schema("the bundle needs a newer lesionlens", version)
+        if version < OLDEST_SCHEMA:
+            raise _schema("the bundle is older than any that can be read", version)
+    kind: type[Manifest] | type[Manifest1] = Manifest1 if version == 1 else Manifest
+    try:
+        written = kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        line = ".".join(str(part) for part in first["loc"]) + ": " + first["msg"]
+        raise BundleError(line, code="bundle_manifest", field=MANIFEST) from None
+    # The canonical form makes every byte of the manifest count, white space too.
+    if written.hash != content_hash(written) or manifest_bytes(written) != raw:
+        raise BundleError(
+            "the content differs from what its hash says", code="bundle_checksum", field=MANIFEST
+        )
+    return _from_1(written) if isinstance(written, Manifest1) else written
+
+
+def _from_1(old: Manifest1) -> Manifest:
+    """Every phase was required, every cohort was MR, every network was trained here."""
+    fields = old.model_dump(mode="json") | {
+        "schema_version": BUNDLE_SCHEMA,
+        "optional_phases": [],
+        "modality": "MR",
+        "origin": "trained",
+    }
+    return Manifest.model_validate(fields)
+
+
+def _schema(message: str, version: int) -> BundleError:
+    return BundleError(
+        message,
+        code="bundle_schema",
+        field=MANIFEST,
+        found=f"schema version {version}",
+        expected=f"version {OLDEST_SCHEMA} to {BUNDLE_SCHEMA}",
+    )
