@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from models.errors import CohortError
+from services.cli.bar import bar
 from services.cli.cohort_ceiling import ceiling
 from services.cli.cohort_import import cohort_import
 from services.cli.cohort_labels import label
@@ -62,7 +61,7 @@ def phantom(
 
     if (out / "cohort.json").exists():
         raise click.ClickException(f"{out} holds a cohort already; choose another --out")
-    with _bar("rendering lesions") as progress:
+    with bar("rendering lesions") as progress:
         made = generate(
             out, n=count, seed=seed, outside=outside, dicom=dicom,
             processes=processes or os.cpu_count() or 1, progress=progress,
@@ -89,7 +88,7 @@ def check(folder: Path) -> None:
 
     try:
         found = read_cohort(folder)
-        with _bar("checking lesions") as progress:
+        with bar("checking lesions") as progress:
             faults = check_files(found, progress)
         if faults:
             raise CohortError(faults)
@@ -139,7 +138,7 @@ def show(folder: Path, out: Path, lesions: tuple[str, ...], features: bool) -> N
         from models.cohort.phantom.gallery import feature_sheet
         from models.cohort.phantom.generate import seed_of
 
-        with _bar("rendering features") as progress:
+        with bar("rendering features") as progress:
             feature_sheet(seed_of(found.root), out, progress)
         click.echo(f"{out}: {len(found.file.features)} features, clear, faint and off")
         return
@@ -150,33 +149,3 @@ def show(folder: Path, out: Path, lesions: tuple[str, ...], features: bool) -> N
 cohort.add_command(ceiling)
 cohort.add_command(label)
 cohort.add_command(cohort_import)
-
-
-@contextmanager
-def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; nothing where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(text, total=None)
-
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield advance

@@ -11,6 +11,7 @@ import click
 from pydantic import ValidationError
 
 from models.errors import InputError
+from services.cli.bar import bar
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -75,7 +76,6 @@ def _command(name: str, importer: Importer) -> click.Command:
 def _callback(name: str, importer: Importer) -> Callable[..., None]:
     def run(source: Path, out: Path, processes: int, **given: Any) -> None:
         from models.cohort.importers.run import run_import
-        from services.cli.cohort import _bar
 
         try:
             options = importer.Options(**given)
@@ -86,7 +86,7 @@ def _callback(name: str, importer: Importer) -> Callable[..., None]:
                 field="--" + "-".join(str(part) for part in fault["loc"][:1]).replace("_", "-"),
                 found=repr(fault["input"])[:60],
             ) from None
-        with _bar(f"importing {name}") as progress:
+        with bar(f"importing {name}") as progress:
             report = run_import(name, source, out, options, processes=processes, progress=progress)
         click.echo(report.line)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from models.errors import CohortError, InputError
+from services.cli.bar import bar
 
 if TYPE_CHECKING:
     from models.cohort.labels import Merged, Reading
@@ -164,11 +165,10 @@ def _target(source: Path, out: Path | None) -> Path:
 def _measure(readings: Sequence[Reading], count_ignore: bool, seed: int) -> dict[str, Agreement]:
     from models.cohort.labels import rating_matrix
     from models.evaluation.agreement import agreement
-    from services.cli.cohort import _bar
 
     measured = {}
     features = sorted({r.feature for r in readings})
-    with _bar("comparing readers") as progress:
+    with bar("comparing readers") as progress:
         for done, feature in enumerate(features, start=1):
             _, readers, codes = rating_matrix(readings, feature, count_ignore=count_ignore)
             measured[feature] = agreement(
