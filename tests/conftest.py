@@ -7,6 +7,7 @@ from pathlib import Path
 
 # Before anything numeric is imported: small arrays, shared cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import pytest
