@@ -60,12 +60,14 @@ proto: setup ## write proto/*.json again from the code
 	@$(BIN)/python -m wire.schemas
 	@$(BIN)/python -m services.front.openapi --write
 
-eval: setup ## everything that is claimed, measured (about an hour of CPU time; goes on where it stopped) -> build/eval/report.{json,html}
+eval: setup ## everything that is claimed, measured (up to an hour on two cores; goes on where it stopped) -> build/eval/report.{json,html}
 	@$(BIN)/lesionlens eval --out build/eval
 
 bench: setup ## cost of a prediction beside the bare model, and of a cold start -> build/bench/*.json
 	@$(BIN)/python -m benchmarks.cold --bundle build/demo/bundle --out build/bench
 	@$(BIN)/python -m benchmarks.predict --bundle build/demo/bundle --out build/bench
+	@$(BIN)/python -m benchmarks.probes --out build/bench
+	@$(BIN)/python -m benchmarks.explain --bundle build/demo/bundle --out build/bench
 
 clean: ## remove build/ and the caches (the venv stays; rm -r .venv removes it)
 	@if [ -x $(BIN)/lesionlens ]; then $(BIN)/lesionlens down >/dev/null 2>&1 || true; fi

@@ -55,3 +55,27 @@ def gradients(
         found = model.gradients(rows, tiled)
         parts.append({name: found[name] for name in wanted})
     return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
+
+
+def row_gradients(
+    model: Model,
+    x: NDArray[np.float32],
+    weights: Sequence[Mapping[str, NDArray]],
+    tick: Tick | None = None,
+    wanted: str = "input",
+) -> NDArray[np.float32]:
+    """`model.gradients` over x [n, P, K, K, K], row i with the weights i. Returns `wanted`."""
+    names = dict.fromkeys(name for row in weights for name in row)
+    nothing = {n: np.zeros_like(next(row[n] for row in weights if n in row)) for n in names}
+    parts = []
+    for start in range(0, len(x), CHUNK):
+        if tick:
+            tick(start / len(x))
+        some = weights[start : start + CHUNK]
+        stacked = {
+            name: np.stack([row.get(name, zero) for row in some]).astype(np.float32)
+            for name, zero in nothing.items()
+        }
+        rows = np.ascontiguousarray(x[start : start + CHUNK])
+        parts.append(model.gradients(rows, stacked)[wanted])
+    return np.concatenate(parts)

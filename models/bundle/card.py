@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from models.bundle.card_reasons import reasons
+from models.bundle.markdown import figure, table, with_interval
 from models.bundle.parts import BundleParts
 from models.voi import Preprocessing
 
@@ -12,8 +14,10 @@ LIMITS = [
     "It knows only the classes below. A lesion of any other kind still gets one of them; the "
     "out-of-distribution score warns of some such lesions, not of all.",
     "It was never compared with radiologists, and no clinical benefit was shown.",
-    "A feature that is found is a statement about the network's activations, learned from few "
-    "labelled lesions. It may follow the class rather than the image.",
+    "A feature that is found is a statement about the network's activations and the image, learned "
+    "from few labelled lesions. It may follow the class rather than the image.",
+    "The review flag was set on validation lesions of the same cohort. Lesions of another kind or "
+    "from another scanner may be wrong without a flag.",
     "The lesion's box is given by the user; finding lesions is not part of the task.",
 ]
 
@@ -49,11 +53,14 @@ def card(parts: BundleParts) -> str:
         f"{spec.min_fov_mm:g} mm). {_intensities(spec)} {_optional(parts)}",
         "## Classification\n\n" + _classification(parts.evaluation.get("classifier"), v.class_ids),
         "## Features\n\n" + _features(parts),
+        "## Reasons\n\n" + reasons(parts),
         "## Limits\n\n" + "\n".join(f"- {line}" for line in limits),
         "## Method\n\n"
         "Wang, Hamm et al. 2019, part II (doi 10.1007/s00330-019-06214-8): features from the "
-        "activations of a trained network. Probes are a shrunk Gaussian density ratio and an L2 "
-        "logistic regression, calibrated on leave-one-lesion-out scores. Class probabilities are "
+        "activations of a trained network. Probes are linear in activations"
+        + (" and image measurements" if parts.measurements else "")
+        + f" ({', '.join(sorted(set(parts.probes.kinds)))} decide), calibrated on "
+        "leave-one-lesion-out scores. Class probabilities are "
         f"temperature-scaled (T = {parts.temperature:.3f}).",
     ]
     return "\n\n".join(blocks) + "\n"
@@ -94,7 +101,7 @@ def _optional(parts: BundleParts) -> str:
         return "Every phase is needed."
     names = ", ".join(f"`{phase}`" for phase in parts.optional_phases)
     costs = [
-        f"without {name.replace('+', ' and ')} {_with(f['accuracy'], f['ci'])}"
+        f"without {name.replace('+', ' and ')} {with_interval(f['accuracy'], f['ci'])}"
         for name, f in parts.evaluation.get("classifier_missing", {}).items()
     ]
     text = f"May be missing, since the network was trained with phases left out: {names}."
@@ -105,7 +112,7 @@ def _record(training: Mapping[str, Any]) -> str:
     plain = {k: x for k, x in training.items() if isinstance(x, (str, int, float))}
     if not plain:
         return "No record of the training run was kept."
-    return _table(["setting", "value"], [[f"`{k}`", str(x)] for k, x in sorted(plain.items())])
+    return table(["setting", "value"], [[f"`{k}`", str(x)] for k, x in sorted(plain.items())])
 
 
 def _classification(figures: Mapping[str, Any] | None, classes: Sequence[str]) -> str:
@@ -114,12 +121,15 @@ def _classification(figures: Mapping[str, Any] | None, classes: Sequence[str]) -
     lines = [
         f"Measured on {figures.get('n', '?')} lesions ({figures.get('split', 'split unknown')}), "
         "95 % intervals in brackets.",
-        _table(
+        table(
             ["", "value"],
             [
-                ["accuracy", _with(figures.get("accuracy"), figures.get("ci"))],
-                ["macro AUROC", _with(figures.get("macro_auroc"), figures.get("macro_auroc_ci"))],
-                ["expected calibration error", _figure(figures.get("ece"))],
+                ["accuracy", with_interval(figures.get("accuracy"), figures.get("ci"))],
+                [
+                    "macro AUROC",
+                    with_interval(figures.get("macro_auroc"), figures.get("macro_auroc_ci")),
+                ],
+                ["expected calibration error", figure(figures.get("ece"))],
             ],
         ),
     ]
@@ -128,15 +138,15 @@ def _classification(figures: Mapping[str, Any] | None, classes: Sequence[str]) -
         [
             f"`{c}`",
             str(per_class[c].get("n", "")),
-            _with(per_class[c].get("sensitivity"), per_class[c].get("sensitivity_ci")),
-            _figure(per_class[c].get("ppv")),
-            _figure(per_class[c].get("auroc")),
+            with_interval(per_class[c].get("sensitivity"), per_class[c].get("sensitivity_ci")),
+            figure(per_class[c].get("ppv")),
+            figure(per_class[c].get("auroc")),
         ]
         for c in classes
         if c in per_class
     ]
     if rows:
-        lines.append(_table(["class", "n", "sensitivity", "PPV", "AUROC"], rows))
+        lines.append(table(["class", "n", "sensitivity", "PPV", "AUROC"], rows))
     return "\n\n".join(lines)
 
 
@@ -145,12 +155,14 @@ def _features(parts: BundleParts) -> str:
     per_feature = figures.get("per_feature") or {}
     lines = []
     if figures:
+        ppv, sensitivity, auroc = (
+            with_interval(figures.get(name), figures.get(f"{name}_ci"))
+            for name in ("micro_ppv", "micro_sensitivity", "macro_auroc")
+        )
         lines.append(
             f"Measured on {figures.get('n', '?')} lesions "
-            f"({figures.get('split', 'split unknown')}): micro-averaged PPV "
-            f"{_with(figures.get('micro_ppv'), figures.get('micro_ppv_ci'))}, sensitivity "
-            f"{_with(figures.get('micro_sensitivity'), figures.get('micro_sensitivity_ci'))}, "
-            f"macro AUROC {_with(figures.get('macro_auroc'), figures.get('macro_auroc_ci'))}."
+            f"({figures.get('split', 'split unknown')}): micro-averaged PPV {ppv}, sensitivity "
+            f"{sensitivity}, macro AUROC {auroc}."
         )
     lines.append("Quality as the probes carry it (AUROC, with the split it was measured on):")
     rows = []
@@ -162,25 +174,12 @@ def _features(parts: BundleParts) -> str:
             [
                 f"`{name}`",
                 kind,
-                _with(quality.auroc, quality.ci),
+                with_interval(quality.auroc, quality.ci),
                 f"{quality.n_present} / {quality.n_absent}",
                 quality.split,
-                _figure(own.get("ppv")),
-                _figure(own.get("sensitivity")),
+                figure(own.get("ppv")),
+                figure(own.get("sensitivity")),
             ]
         )
     head = ["feature", "probe", "AUROC", "present / absent", "split", "PPV", "sensitivity"]
-    return "\n\n".join([*lines, _table(head, rows)])
-
-
-def _figure(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
-
-
-def _with(value: float | None, ci: Sequence[float] | None) -> str:
-    return _figure(value) + (f" ({ci[0]:.3f} to {ci[1]:.3f})" if ci else "")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join([*lines, table(head, rows)])

@@ -15,6 +15,9 @@ VOCABULARY = "vocabulary.json"
 PROBES = ("probes.json", "probes.safetensors")
 REFERENCE = ("reference.json", "reference.safetensors")
 PARITY = "parity.safetensors"
+RELEVANCE = ("relevance.json", "relevance.safetensors")
+CONSISTENCY = ("consistency.json", "consistency.safetensors")
+TRUST = "trust.json"
 TRAINING = "training.json"
 EVALUATION = "evaluation.json"
 CARD = "card.md"
@@ -32,6 +35,8 @@ REQUIRED = (
     CARD,
     METADATA,
 )
+# What a network or a cohort may not allow, and what earlier schemas did not have.
+OPTIONAL = (*RELEVANCE, *CONSISTENCY, TRUST)
 
 
 def json_bytes(value: Any) -> bytes:

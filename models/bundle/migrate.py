@@ -8,6 +8,7 @@ fields may change what the numbers mean), and so is one older than any that this
 
     1   0.1: no optional phases, modality or origin
     2   those three
+    3   probes may read image measurements; directions, feature model, review, trust cards
 """
 
 from __future__ import annotations
@@ -45,6 +46,37 @@ class Manifest1(BaseModel):
     files: dict[str, str]
 
 
+class Manifest2(BaseModel):
+    """The manifest as schema 2 had it, in its order of fields. Frozen for good."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    schema_version: Literal[2]
+    name: str
+    hash: str
+    architecture: str
+    trained_on: str
+    synthetic: bool
+    classes: list[str]
+    phases: list[str]
+    optional_phases: list[str] = Field(default_factory=list)
+    modality: Literal["MR", "CT"] = "MR"
+    origin: Literal["trained", "adopted"] = "trained"
+    features: list[str]
+    taps: dict[str, int]
+    probe_taps: list[str]
+    preprocessing: dict[str, float | int | str]
+    passes: dict[str, float | int | bool]
+    temperature: float = Field(gt=0)
+    files: dict[str, str]
+
+
+_WRITTEN: dict[Any, type[Manifest] | type[Manifest1] | type[Manifest2]] = {
+    1: Manifest1,
+    2: Manifest2,
+}
+
+
 def check_manifest(fields: dict[str, Any], raw: bytes) -> Manifest:
     """The manifest of today for the JSON `fields` that were parsed from the bytes `raw`.
 
@@ -58,8 +90,8 @@ def check_manifest(fields: dict[str, Any], raw: bytes) -> Manifest:
             raise _schema("the bundle needs a newer lesionlens", version)
         if version < OLDEST_SCHEMA:
             raise _schema("the bundle is older than any that can be read", version)
-    kind: type[Manifest] | type[Manifest1] = Manifest1 if version == 1 else Manifest
     try:
+        kind = _WRITTEN.get(version, Manifest) if isinstance(version, int) else Manifest
         written = kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
@@ -70,18 +102,15 @@ def check_manifest(fields: dict[str, Any], raw: bytes) -> Manifest:
         raise BundleError(
             "the content differs from what its hash says", code="bundle_checksum", field=MANIFEST
         )
-    return _from_1(written) if isinstance(written, Manifest1) else written
+    return written if isinstance(written, Manifest) else _lifted(written)
 
 
-def _from_1(old: Manifest1) -> Manifest:
-    """Every phase was required, every cohort was MR, every network was trained here."""
-    fields = old.model_dump(mode="json") | {
-        "schema_version": BUNDLE_SCHEMA,
-        "optional_phases": [],
-        "modality": "MR",
-        "origin": "trained",
-    }
-    return Manifest.model_validate(fields)
+def _lifted(old: Manifest1 | Manifest2) -> Manifest:
+    """What a schema did not have yet is as it was then: no optional phase, MR, trained here, probes
+    that read activations alone."""
+    return Manifest.model_validate(
+        old.model_dump(mode="json") | {"schema_version": BUNDLE_SCHEMA, "measurements": []}
+    )
 
 
 def _schema(message: str, version: int) -> BundleError:

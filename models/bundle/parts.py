@@ -10,18 +10,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle.judges import Judges
 from models.ood import OutOfDistributionScore
 from models.passes import PassRecipe
+from models.probes.evidence import Evidence
 from models.probes.probeset import ProbeSet
+from models.relevance.directions import Directions
 from models.vocabulary import Vocabulary
 from models.voi import Preprocessing
+from wire.explanation import TrustCard
 
 
 @dataclass(frozen=True)
 class Reference:
     """Training lesions in activation space: the probes' marginal, and what 'similar' looks at.
 
-    activations: float32 [n, D], averaged over passes, the probe taps concatenated in order.
+    activations: float32 [n, D_taps], averaged over passes, the probe taps concatenated in order.
     lesion_ids, class_ids: [n]. features: ids labelled present on each lesion, [n] lists.
     """
 
@@ -76,12 +80,15 @@ class ParitySample:
 class BundleParts:
     """Everything that training hands over to `write_bundle`.
 
-    taps: pooled tap -> length, in network order. probe_taps: those that probes, reference and OOD
-    score read, concatenated in this order. classifier, gradients: ONNX files or their bytes.
-    training: free JSON record of the run ('seed', 'profile', 'epochs', 'n_train', ...).
+    taps: pooled tap -> length, in network order. probe_taps: those that probes and reference read,
+    concatenated in this order; measurements: of the image, that probes read after them.
+    classifier, gradients: ONNX files or their bytes. training: free JSON record of the run
+    ('seed', 'profile', 'epochs', 'n_train', ...).
     evaluation: JSON of models.evaluation ('classifier', 'features', 'parity', each with 'split').
     optional_phases: may be missing from a study, since the network was trained with phase dropout;
     never the first phase. origin: 'adopted' where the classifier was trained elsewhere.
+    directions: along which features are taken away. judges: of the verdict. trust: cards of the map
+    methods.
     """
 
     name: str
@@ -105,8 +112,12 @@ class BundleParts:
     optional_phases: list[str] = field(default_factory=list)
     modality: Literal["MR", "CT"] = "MR"
     origin: Literal["trained", "adopted"] = "trained"
+    measurements: list[str] = field(default_factory=list)
+    directions: Directions | None = None
+    judges: Judges | None = None
+    trust: list[TrustCard] = field(default_factory=list)
 
     @property
-    def probe_length(self) -> int:
-        """Length of the vector that probes read."""
-        return sum(self.taps[tap] for tap in self.probe_taps)
+    def evidence(self) -> Evidence:
+        """Layout of the vector that probes read. Raises KeyError for an unknown tap."""
+        return Evidence.of(self.probe_taps, self.taps, self.measurements)

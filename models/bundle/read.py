@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,30 +26,39 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from models.bundle.judges import Judges
 from models.bundle.manifest import (
     CARD,
     CLASSIFIER,
+    CONSISTENCY,
     EVALUATION,
     GRADIENTS,
     MANIFEST,
+    OPTIONAL,
     PARITY,
     PROBES,
     REFERENCE,
+    RELEVANCE,
     REQUIRED,
     TRAINING,
+    TRUST,
     VOCABULARY,
 )
 from models.bundle.migrate import check_manifest
 from models.bundle.parts import ParitySample, Reference
 from models.errors import BundleError
 from models.evaluation.calibration import softmax
+from models.imaging.measurements import measure, names
 from models.model import ModelInfo
 from models.ood import OutOfDistributionScore
 from models.passes import PassRecipe
+from models.probes.evidence import Evidence
 from models.probes.probeset import ProbeSet
+from models.relevance.directions import Directions
 from models.vocabulary import Vocabulary
 from models.voi import Preprocessing
 from wire.bundle import Manifest
+from wire.explanation import TrustCard
 
 __all__ = ["Bundle", "ParitySample", "Reference", "read_bundle"]
 
@@ -67,6 +76,9 @@ class Bundle:
     probes: ProbeSet
     reference: Reference
     ood: OutOfDistributionScore
+    directions: Directions | None = None
+    judges: Judges | None = None
+    trust: tuple[TrustCard, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -85,18 +97,28 @@ class Bundle:
         )
 
     @property
-    def probe_slices(self) -> dict[str, slice]:
-        """Where each probe tap lies in the vector that probes read."""
-        slices, start = {}, 0
-        for tap in self.manifest.probe_taps:
-            slices[tap] = slice(start, start + self.manifest.taps[tap])
-            start = slices[tap].stop
-        return slices
+    def evidence(self) -> Evidence:
+        """Layout of the vector that probes read: taps, then image measurements."""
+        return Evidence.of(self.manifest.probe_taps, self.manifest.taps, self.manifest.measurements)
 
-    def probe_vector(self, activations: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Taps [..., D_tap] -> the concatenation that probes, reference and OOD read, [..., D]."""
-        taps = [np.asarray(activations[tap]) for tap in self.manifest.probe_taps]
-        return np.concatenate(taps, axis=-1).astype(np.float32)
+    def measure(self, base: NDArray[np.float32], size_mm: Sequence[float]) -> NDArray[np.float64]:
+        """The image measurements that the probes read, [m]; none for probes that read taps alone.
+
+        base: [P, M, M, M] (models.voi.normalise). size_mm: edges of the VOI.
+        """
+        wanted = self.manifest.measurements
+        if not wanted:
+            return np.zeros(0)
+        phases = tuple(self.manifest.phases)
+        values = measure(base, np.asarray(size_mm, np.float64), self.preprocessing, phases)
+        found = dict(zip(names(phases), values, strict=True))
+        return np.array([found[name] for name in wanted], dtype=np.float64)
+
+    def probe_vector(
+        self, activations: Mapping[str, NDArray[Any]], measured: NDArray[Any] | None = None
+    ) -> NDArray[np.float32]:
+        """Taps [..., D_tap] and measurements [m] -> what the probes read, [..., D]."""
+        return self.evidence.join(activations, measured).astype(np.float32)
 
     def probabilities(self, logits: NDArray[Any]) -> NDArray[np.float64]:
         """Logits [..., C] -> temperature-calibrated probabilities [..., C]."""
@@ -155,7 +177,7 @@ def read_bundle(path: Path | str, verify: bool = True) -> Bundle:
     needed = {
         name: _read(folder, name, manifest.files[name], verify)
         for name in sorted(manifest.files)
-        if verify or name in (VOCABULARY, *PROBES, *REFERENCE)
+        if verify or name in (VOCABULARY, *PROBES, *REFERENCE, *OPTIONAL)
     }
     try:
         bundle = _assemble(folder, manifest, needed)
@@ -221,13 +243,39 @@ def _assemble(folder: Path, manifest: Manifest, data: Mapping[str, bytes]) -> Bu
             reference["features"],
         ),
         ood=OutOfDistributionScore.from_parts(ood, reference["ood"], manifest.probe_taps),
+        directions=_directions(data),
+        judges=_judges(data),
+        trust=_trust(data),
     )
+
+
+def _directions(data: Mapping[str, bytes]) -> Directions | None:
+    if RELEVANCE[0] not in data:
+        return None
+    return Directions.from_parts(
+        _tensors(RELEVANCE[1], data[RELEVANCE[1]]), _json(RELEVANCE[0], data[RELEVANCE[0]])
+    )
+
+
+def _judges(data: Mapping[str, bytes]) -> Judges | None:
+    if CONSISTENCY[0] not in data:
+        return None
+    return Judges.from_parts(
+        _tensors(CONSISTENCY[1], data[CONSISTENCY[1]]), _json(CONSISTENCY[0], data[CONSISTENCY[0]])
+    )
+
+
+def _trust(data: Mapping[str, bytes]) -> tuple[TrustCard, ...]:
+    if TRUST not in data:
+        return ()
+    return tuple(TrustCard.model_validate(c) for c in _json(TRUST, data[TRUST])["cards"])
 
 
 def _agree(bundle: Bundle) -> None:
     """The parts must be of one model: names and lengths agree."""
     m = bundle.manifest
-    length = sum(m.taps.get(tap, 0) for tap in m.probe_taps)
+    taps = sum(m.taps.get(tap, 0) for tap in m.probe_taps)
+    length = taps + len(m.measurements)
     pairs = {
         VOCABULARY: (
             (bundle.vocabulary.class_ids, bundle.vocabulary.phase_ids),
@@ -236,9 +284,18 @@ def _agree(bundle: Bundle) -> None:
         PROBES[0]: ((bundle.probes.features, bundle.probes.length), (m.features, length)),
         REFERENCE[1]: (
             (bundle.reference.activations.shape[1], bundle.ood.length),
-            (length, bundle.ood.expected_length(m.taps, len(m.phases))),
+            (taps, bundle.ood.expected_length(m.taps, len(m.phases))),
         ),
     }
+    if bundle.directions is not None:
+        taps_of = dict(zip(bundle.directions.taps, bundle.directions.widths, strict=True))
+        pairs[RELEVANCE[0]] = ((list(bundle.directions.features), taps_of), (m.features, m.taps))
+    if bundle.judges is not None:
+        model = bundle.judges.features
+        pairs[CONSISTENCY[0]] = (
+            (list(model.classes), list(model.features)),
+            (m.classes, m.features),
+        )
     for name, (found, expected) in pairs.items():
         if found != expected or bundle.vocabulary.feature_ids != m.features:
             raise BundleError(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.bundle.manifest import CLASSIFIER, GRADIENTS, PARITY
+from models.bundle.parts import ParitySample
 from models.bundle.read import Bundle, read_bundle
 from models.errors import BundleError, InputError
 from models.model import ModelInfo
@@ -27,10 +28,23 @@ GRADIENT_TOLERANCE = 1e-3
 GRADIENT_L2_TOLERANCE = 5e-2
 
 
+class Graphed(Protocol):
+    """What a runtime asks of a bundle."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+    @property
+    def classifier(self) -> bytes: ...
+    @property
+    def gradients(self) -> bytes: ...
+    @property
+    def parity(self) -> ParitySample: ...
+
+
 class OnnxModel:
     """models.model.Model over onnxruntime on the CPU, from a checked bundle. Thread-safe."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(self, bundle: Graphed, threads: int = 1) -> None:
         self.bundle = bundle
         self.info: ModelInfo = bundle.info
         self._classifier = _session(CLASSIFIER, bundle.classifier, threads)

@@ -16,6 +16,7 @@ from models.bundle.card import card
 from models.bundle.manifest import (
     CARD,
     CLASSIFIER,
+    CONSISTENCY,
     EVALUATION,
     GRADIENTS,
     MANIFEST,
@@ -23,7 +24,9 @@ from models.bundle.manifest import (
     PARITY,
     PROBES,
     REFERENCE,
+    RELEVANCE,
     TRAINING,
+    TRUST,
     VOCABULARY,
     content_hash,
     json_bytes,
@@ -59,6 +62,7 @@ def write_bundle(folder: Path, parts: BundleParts) -> Manifest:
         "features": parts.vocabulary.feature_ids,
         "taps": dict(parts.taps),
         "probe_taps": list(parts.probe_taps),
+        "measurements": list(parts.measurements),
         "preprocessing": parts.preprocessing.model_dump(mode="json"),
         "passes": parts.recipe.model_dump(mode="json"),
         "temperature": float(parts.temperature),
@@ -82,7 +86,7 @@ def _files(parts: BundleParts) -> dict[str, bytes]:
     }
     tensors = {"activations": parts.reference.activations}
     tensors |= {f"ood/{name}": value for name, value in ood_tensors.items()}
-    return {
+    files = {
         CLASSIFIER: _bytes(parts.classifier),
         GRADIENTS: _bytes(parts.gradients),
         VOCABULARY: json_bytes(parts.vocabulary.model_dump(mode="json")),
@@ -96,6 +100,15 @@ def _files(parts: BundleParts) -> dict[str, bytes]:
         CARD: card(parts).encode("utf-8"),
         METADATA: json_bytes(metadata(parts)),
     }
+    if parts.directions is not None:
+        tensors, meta = parts.directions.to_parts()
+        files |= {RELEVANCE[0]: json_bytes(meta), RELEVANCE[1]: tensor_bytes(tensors)}
+    if parts.judges is not None:
+        tensors, meta = parts.judges.to_parts()
+        files |= {CONSISTENCY[0]: json_bytes(meta), CONSISTENCY[1]: tensor_bytes(tensors)}
+    if parts.trust:
+        files[TRUST] = json_bytes({"cards": [c.model_dump(mode="json") for c in parts.trust]})
+    return files
 
 
 def tensor_bytes(tensors: dict[str, NDArray[Any]]) -> bytes:
@@ -115,16 +128,33 @@ def _check(parts: BundleParts) -> None:
         "probes": _differ("features", parts.probes.features, parts.vocabulary.feature_ids),
     }
     if not known:
-        length = parts.probe_length
+        evidence = parts.evidence
         faults |= {
-            "probes.length": _differ("length", parts.probes.length, length),
-            "reference": _differ("length", parts.reference.activations.shape[1], length),
+            "probes.length": _differ("length", parts.probes.length, evidence.length),
+            "reference": _differ(
+                "length", parts.reference.activations.shape[1], evidence.tap_length
+            ),
             "ood": _differ(
                 "length",
                 parts.ood.length,
                 parts.ood.expected_length(parts.taps, len(parts.vocabulary.phase_ids)),
             ),
         }
+    if parts.directions is not None:
+        faults["directions"] = _differ(
+            "features and taps",
+            (
+                parts.directions.features,
+                dict(zip(parts.directions.taps, parts.directions.widths, strict=True)),
+            ),
+            (tuple(parts.vocabulary.feature_ids), parts.taps),
+        )
+    if parts.judges is not None:
+        faults["judges"] = _differ(
+            "classes and features",
+            (parts.judges.features.classes, parts.judges.features.features),
+            (tuple(parts.vocabulary.class_ids), tuple(parts.vocabulary.feature_ids)),
+        )
     classes = set(parts.vocabulary.class_ids)
     strange = sorted(set(parts.reference.class_ids) - classes)
     late = parts.vocabulary.phase_ids[1:]

@@ -22,6 +22,9 @@ class Architecture(BaseModel):
         (True, True, True, False), description="Halve the map after the block (max over 2x2x2)."
     )
     fc: int = Field(80, description="Units of the last hidden layer, the tap 'fc'.")
+    concepts: int = Field(
+        0, ge=0, description="Feature heads behind 'fc', in the tap 'concept'; lesionnet only."
+    )
     dropout: float = Field(0.2, ge=0, lt=1, description="Before the logits, in training only.")
 
     @model_validator(mode="after")
@@ -30,6 +33,8 @@ class Architecture(BaseModel):
             raise ValueError("channels, kernels and pool need one entry a block")
         if any(k % 2 == 0 for k in self.kernels):
             raise ValueError("kernels must be odd")
+        if self.concepts and self.network != "lesionnet":
+            raise ValueError("only lesionnet has feature heads")
         return self
 
 

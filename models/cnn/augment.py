@@ -112,7 +112,8 @@ def centre(bases: Tensor, spec: Preprocessing) -> Tensor:
 
 
 class AugmentedBatches:
-    """One epoch of (views [B, P, K, K, K], classes [B]), each batch made while the last is used.
+    """One epoch of (views [B, P, K, K, K], classes [B]), each batch made while the last is used;
+    where features [n, F] are given, their rows [B, F] come third.
 
     Batch i depends on (seed, epoch, i) alone, not on threads or on what was drawn before. Of
     several processes (rank of world) each makes its share of every batch, with its own variations.
@@ -128,6 +129,7 @@ class AugmentedBatches:
         epoch: int,
         *,
         phase_dropout: float = 0.0,
+        features: NDArray[np.float32] | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -136,12 +138,12 @@ class AugmentedBatches:
         self._stream = [rank] if world > 1 else []
         self._split, self._spec, self._recipe = split, spec, recipe
         self._seed, self._epoch = seed, epoch
-        self._phase_dropout = phase_dropout
+        self._phase_dropout, self._features = phase_dropout, features
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(self._make, 0)
             for i in range(len(self)):
@@ -150,12 +152,15 @@ class AugmentedBatches:
                     ahead = pool.submit(self._make, i + 1)
                 yield ready
 
-    def _make(self, i: int) -> tuple[Tensor, Tensor]:
+    def _make(self, i: int) -> tuple[Tensor, ...]:
         rng = np.random.default_rng([self._seed, self._epoch, i, *self._stream])
         bases = torch.from_numpy(self._split.bases[self._order[i]])
         with torch.no_grad():
             x = augment(bases, self._spec, self._recipe, rng, phase_dropout=self._phase_dropout)
-        return (
+        batch = (
             x.contiguous(memory_format=torch.channels_last_3d),
             torch.from_numpy(self._split.classes[self._order[i]]),
         )
+        if self._features is None:
+            return batch
+        return (*batch, torch.from_numpy(self._features[self._order[i]]))

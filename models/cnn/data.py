@@ -27,13 +27,15 @@ STATUS = {"present": 1.0, "absent": 0.0, "ignore": np.nan}
 class SplitArrays:
     """One split, in file order.
 
-    ids, class_ids: [n]. bases: float32 [n, P, M, M, M] (models.voi.normalise). classes: int64 [n].
-    features: float32 [n, F], 1 present, 0 absent, NaN not assessed or ignored.
+    ids, class_ids: [n]. bases: float32 [n, P, M, M, M] (models.voi.normalise). sizes_mm: float64
+    [n, 3], edges of the VOI. classes: int64 [n]. features: float32 [n, F], 1 present, 0 absent, NaN
+    not assessed or ignored.
     """
 
     ids: tuple[str, ...]
     class_ids: tuple[str, ...]
     bases: NDArray[np.float32]
+    sizes_mm: NDArray[np.float64]
     classes: NDArray[np.int64]
     features: NDArray[np.float32]
 
@@ -47,7 +49,7 @@ class SplitArrays:
 
 
 class ReadLesion(Transform):
-    """MONAI transform: a cohort entry -> {'lesion', 'entry'} on the canonical grid."""
+    """MONAI transform: a cohort entry -> {'base', 'size_mm', 'entry'}, on the canonical grid."""
 
     def __init__(
         self,
@@ -60,10 +62,8 @@ class ReadLesion(Transform):
         self.optional = tuple(optional)
 
     def __call__(self, entry: CohortLesion) -> dict[str, object]:
-        return {
-            "base": load_lesion(self.cohort, entry, self.phases, self.spec, self.optional),
-            "entry": entry,
-        }
+        lesion = load_lesion(self.cohort, entry, self.phases, self.spec, self.optional)
+        return {"base": lesion, "size_mm": lesion.size_mm, "entry": entry}
 
 
 class NormaliseLesiond(MapTransform):
@@ -114,11 +114,12 @@ def load_split(
     data = Dataset(entries, transform)
     shape = (len(entries), len(vocabulary.phases), *(spec.base_voxels,) * 3)
     bases = np.empty(shape, dtype=np.float32)
+    sizes = np.empty((len(entries), 3))
     # Decompression and resampling release the interpreter lock, so threads do.
     with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
         try:
             for i, item in enumerate(pool.map(data.__getitem__, range(len(entries)))):
-                bases[i] = item["base"]
+                bases[i], sizes[i] = item["base"], item["size_mm"]
                 if progress:
                     progress(i + 1, len(entries))
         except RuntimeError as error:  # MONAI's wrapping around what a file's fault raised
@@ -130,6 +131,7 @@ def load_split(
         ids=tuple(e.lesion_id for e in entries),
         class_ids=tuple(e.class_id for e in entries),
         bases=bases,
+        sizes_mm=sizes,
         classes=np.array([known[e.class_id] for e in entries], dtype=np.int64),
         features=feature_matrix(entries, vocabulary),
     )

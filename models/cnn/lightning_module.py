@@ -20,7 +20,11 @@ from models.cnn.classifier import Classifier
 
 
 class ClassifierTraining(pl.LightningModule):
-    """Batches are (x [B, P, K, K, K], classes [B]): augmented in training, plain in validation."""
+    """Batches are (x [B, P, K, K, K], classes [B]): augmented in training, plain in validation.
+
+    With feature heads training batches have features [B, F] too: 1, 0, or NaN where a lesion is not
+    labelled; concept_weight is that of their mean cross-entropy beside the class's.
+    """
 
     def __init__(
         self,
@@ -28,11 +32,13 @@ class ClassifierTraining(pl.LightningModule):
         optimisation: Optimisation,
         seed: int,
         steps_an_epoch: int,
+        concept_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last_3d)
         self.optimisation = optimisation
         self.seed, self.steps_an_epoch = seed, steps_an_epoch
+        self.concept_weight = concept_weight
         self.epochs = optimisation.epochs_for(steps_an_epoch)
         self.average: Classifier | None = None
         if optimisation.average:
@@ -61,17 +67,22 @@ class ClassifierTraining(pl.LightningModule):
         method = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[o.method]
         return method(self.network.parameters(), lr=o.learning_rate, weight_decay=o.weight_decay)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        x, classes = batch
+    def training_step(self, batch: tuple[Tensor, ...], index: int) -> Tensor:
+        x, classes, *features = batch
         step = self.current_epoch * self.steps_an_epoch + index
         for group in self.optimizers(use_pl_optimizer=False).param_groups:  # type: ignore[union-attr]
             group["lr"] = self.learning_rate(step)
         # Dropout draws from torch's own stream, which others draw from too: set it at each step.
         torch.manual_seed(self.seed * 1_000_003 + step * self.trainer.world_size + self.global_rank)
-        logits = self.network(x)
+        if self.concept_weight:
+            logits, taps, _ = self.network.outputs(x)
+        else:
+            logits = self.network(x)
         loss = functional.cross_entropy(
             logits, classes, label_smoothing=self.optimisation.label_smoothing
         )
+        if self.concept_weight:
+            loss = loss + self.concept_weight * concept_loss(taps["concept"], features[0])
         hits = (logits.argmax(dim=1) == classes).float().mean()
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(classes))
         self.log("train_accuracy", hits, on_step=False, on_epoch=True, batch_size=len(classes))
@@ -109,3 +120,16 @@ class ClassifierTraining(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Only tensors and plain values may be in a checkpoint: it is loaded with weights_only.
         checkpoint["lesionlens"] = {"seed": self.seed, "steps_an_epoch": self.steps_an_epoch}
+
+
+def concept_loss(tap: Tensor, features: Tensor) -> Tensor:
+    """Mean cross-entropy of the feature heads, the last F units of `tap` [B, D].
+
+    features: [B, F], NaN not labelled; a batch without any label costs nothing.
+    """
+    known = torch.isfinite(features)
+    target = torch.where(known, features, torch.zeros_like(features))
+    each = functional.binary_cross_entropy_with_logits(
+        tap[:, -features.shape[1] :], target, reduction="none"
+    )
+    return (each * known).sum() / known.sum().clamp(min=1)

@@ -1,10 +1,14 @@
 """The default classifier: a small 3D CNN with named activation taps.
 
     conv-BN-ReLU (tap conv1) - pool - conv-BN-ReLU (conv2) - pool - ... - mean over space
-    - linear-ReLU (tap fc) - linear - logits
+    - linear-ReLU (tap fc) [- fc and feature heads side by side (tap concept)] - linear - logits
 
 A convolutional tap is the block's map after its ReLU and before its pooling. Its *pooled* form, the
 mean over space, is what probes read.
+
+With feature heads (concept supervision; a concept bottleneck with a bypass, Koh et al. 2020, arXiv
+2007.04612) the tap 'concept' is what the class is read from: the units of 'fc', then one logit a
+feature, trained on the few lesions whose features are labelled.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -47,7 +52,10 @@ class LesionNet(Classifier):
         )
         self.fc = nn.Linear(widths[-1], architecture.fc)
         self.dropout = nn.Dropout(architecture.dropout)
-        self.logits = nn.Linear(architecture.fc, classes)
+        self.concepts = (
+            nn.Linear(architecture.fc, architecture.concepts) if architecture.concepts else None
+        )
+        self.logits = nn.Linear(architecture.fc + architecture.concepts, classes)
 
     @property
     def name(self) -> str:
@@ -55,19 +63,23 @@ class LesionNet(Classifier):
 
     @property
     def taps(self) -> dict[str, int]:
-        widths = (*self.architecture.channels, self.architecture.fc)
-        return dict(zip((*self.map_taps, "fc"), widths, strict=True))
+        a = self.architecture
+        taps = dict(zip((*self.map_taps, "fc"), (*a.channels, a.fc), strict=True))
+        return taps | ({"concept": a.fc + a.concepts} if a.concepts else {})
 
     @property
     def map_taps(self) -> list[str]:
         return [f"conv{i + 1}" for i in range(len(self.architecture.channels))]
 
     def stage(self, index: int, h: Tensor) -> Tensor:
-        if index > 0 and self.architecture.pool[index - 1]:
+        if 0 < index <= len(self.blocks) and self.architecture.pool[index - 1]:
             h = functional.max_pool3d(h, 2)
         if index < len(self.blocks):
             return cast(Tensor, self.blocks[index](h))
-        return functional.relu(self.fc(h.mean(dim=(2, 3, 4))))
+        if index == len(self.blocks):
+            return functional.relu(self.fc(h.mean(dim=(2, 3, 4))))
+        assert self.concepts is not None
+        return torch.cat([h, self.concepts(h)], dim=1)
 
     def head(self, h: Tensor) -> Tensor:
         return cast(Tensor, self.logits(self.dropout(h)))

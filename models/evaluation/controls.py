@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evaluation.ranking import auroc
-
 
 def class_only(
     probabilities: NDArray[np.float64],
@@ -41,25 +39,3 @@ def best_f1_thresholds(
         hits = (called & y).sum(axis=1)
         thresholds[f] = cuts[np.argmax(2 * hits / (called.sum(axis=1) + y.sum()))]
     return thresholds
-
-
-def within_class_auroc(
-    scores: NDArray[np.float64], labels: NDArray[np.float64], classes: NDArray[np.int64]
-) -> float:
-    """Mean over features of the AUROC inside a true class, weighted by pairs; NaN if undefined.
-
-    Knowing the class alone gives 0.5 here, by construction, for a score that is constant in it.
-    """
-    per_feature = []
-    for f in range(scores.shape[1]):
-        total, weight = 0.0, 0.0
-        for c in np.unique(classes):
-            rows = (classes == c) & np.isfinite(labels[:, f])
-            y = labels[rows, f] == 1
-            pairs = float(y.sum() * (~y).sum())
-            if pairs:
-                total += pairs * auroc(scores[rows, f], y)
-                weight += pairs
-        if weight:
-            per_feature.append(total / weight)
-    return float(np.mean(per_feature)) if per_feature else float("nan")

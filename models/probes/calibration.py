@@ -8,12 +8,14 @@ far a lesion's score lies beyond those seen.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 NEVER = 1.0  # a threshold that no probability reaches
 LEAST_PPV = 0.5  # expected, of what is found
+FALSE_FINDS = 0.05  # budget: chance that a feature which the probe can't see may ever be found
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def calibrate(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> Calib
     """Fit to held-out scores [n]; NaN scores or labels are left out.
 
     With fewer than two lesions of either kind, or scores that rank them no better than chance, the
-    probability is the prior and the feature is never found.
+    probability is the prior and the feature is never found. Nor is it where the held-out scores of
+    present lesions are not above those of absent ones by a one-sided rank test at FALSE_FINDS.
     """
     known = np.isfinite(scores) & np.isfinite(labels)
     s, y = scores[known], labels[known] == 1
@@ -69,7 +72,20 @@ def calibrate(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> Calib
         p = prior(labels)
         return _constant(p, _loss(np.full(len(y), p), y))
     found = squash(s, slope, intercept, low, high)
-    return Calibration(slope, intercept, low, high, operating_point(found), _loss(found, y))
+    threshold = operating_point(found) if above_chance(s, y) else NEVER
+    return Calibration(slope, intercept, low, high, threshold, _loss(found, y))
+
+
+def above_chance(scores: NDArray[np.float64], present: NDArray[np.bool_]) -> bool:
+    """Mann and Whitney's test, one-sided at FALSE_FINDS, normal approximation with ties."""
+    n1, n0 = int(present.sum()), int((~present).sum())
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    wins = float(ranks[present].sum()) - n1 * (n1 + 1) / 2
+    n = n1 + n0
+    ties = float((counts**3 - counts).sum()) / (n * (n - 1))
+    deviation = np.sqrt(n1 * n0 / 12 * (n + 1 - ties))
+    return bool(wins - n1 * n0 / 2 - 0.5 > NormalDist().inv_cdf(1 - FALSE_FINDS) * deviation)
 
 
 def operating_point(probabilities: NDArray[np.float64]) -> float:

@@ -7,23 +7,31 @@ h [D] --standardise--> z --weights, bias--> scores of every probe [F]
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import InputError
-from models.evaluation.ranking import auroc, auroc_interval
 from models.probes.calibration import Calibration, calibrate, squash
+from models.probes.evidence import Evidence
 from models.probes.gaussian import fit_gaussian
-from models.probes.linear import Fit, LinearFit, TrainingSet
+from models.probes.inputs import training_set
+from models.probes.linear import Fit, LinearFit
 from models.probes.logistic import fit_logistic
+from models.probes.quality import detection_quality
 from models.probes.shrinkage import covariance
+from models.probes.whitened import fit_whitened
 from wire.explanation import DetectionQuality
 
 # The registry: a new linear probe is one file and one line here.
-PROBES: dict[str, Fit] = {"gaussian": fit_gaussian, "logistic": fit_logistic}
+PROBES: dict[str, Fit] = {
+    "gaussian": fit_gaussian,
+    "logistic": fit_logistic,
+    "whitened": fit_whitened,
+}
+
+FEW_SHOT = "whitened"  # the kind that stands for all where only one is fitted
 
 HELD_OUT = "training, leave-one-lesion-out"
 
@@ -50,7 +58,8 @@ class ProbeSet:
     """Probes, their calibration, which of them decides, and how well it does.
 
     features: ids, [F]. kinds: the deciding probe of each feature, [F]. quality: [F]. mean, scale:
-    [D]. steps: [F, D], see `direction`.
+    [D]. steps: [F, D], see `direction`. drawn: [B, F, D + 1], weights and bias of the deciding
+    kind fitted to other draws of the labelled lesions; B is 0 where the kind has none.
     """
 
     features: list[str]
@@ -60,6 +69,7 @@ class ProbeSet:
     scale: NDArray[np.float32]
     steps: NDArray[np.float32]
     probes: dict[str, Probe]
+    drawn: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
     @property
     def length(self) -> int:
@@ -91,6 +101,18 @@ class ProbeSet:
         """h [..., D] -> is the probability at or above the feature's operating point? [..., F]"""
         return self.probabilities(h) >= self.thresholds
 
+    def label_spread(self, h: NDArray[Any]) -> NDArray[np.float64]:
+        """h [..., D] -> standard deviation of the calibrated log-odds over draws of the labelled
+        lesions, [..., F]: how much hangs on which lesions were labelled. NaN where unknown."""
+        z = self._standardise(h)
+        if len(self.drawn) < 2:
+            return np.full((*z.shape[:-1], len(self.kinds)), np.nan)
+        drawn = self.drawn.astype(np.float64)
+        scores = np.einsum("...d,bfd->b...f", z, drawn[:, :, :-1])
+        offset = drawn[:, :, -1].reshape(len(drawn), *(1,) * (z.ndim - 1), -1)
+        spread: NDArray[np.float64] = (scores + offset).std(axis=0, ddof=1)
+        return spread * np.abs(self._deciding("slope"))
+
     def direction(self, i: int) -> NDArray[np.float32]:
         """The step from 'absent' to 'present' of feature i in activation space, [D].
 
@@ -104,11 +126,22 @@ class ProbeSet:
         return self.steps[i]
 
     def measured(
-        self, h: NDArray[Any], labels: NDArray[Any], split: str, *, draws: int = 500, seed: int = 0
+        self,
+        h: NDArray[Any],
+        labels: NDArray[Any],
+        split: str,
+        *,
+        classes: NDArray[Any] | None = None,
+        draws: int = 500,
+        seed: int = 0,
     ) -> ProbeSet:
-        """The same probes with `quality` measured on other lesions: h [k, D], labels [k, F]."""
+        """The same probes with `quality` measured on other lesions: h [k, D], labels [k, F].
+
+        classes: of the lesions [k], for what the probes see within a class.
+        """
         p, y = self.probabilities(h), np.asarray(labels, dtype=np.float64)
-        quality = [_quality(p[:, f], y[:, f], split, draws, seed) for f in range(len(self.kinds))]
+        found = p >= self.thresholds
+        quality = detection_quality(p, found, y, classes, split, draws=draws, seed=seed)
         return replace(self, quality=quality)
 
     @classmethod
@@ -120,60 +153,62 @@ class ProbeSet:
         features: Sequence[str],
         seed: int,
         *,
+        evidence: Evidence | None = None,
+        only: Sequence[str] | None = None,
         validation: tuple[NDArray[Any], NDArray[Any]] | None = None,
     ) -> ProbeSet:
         """Fit every probe of the registry to labelled lesions.
 
-        h: [n, D], one row a lesion, averaged over passes. labels: [n, F]: 1 present, 0 absent, NaN
-        not assessed. reference: [m, D], unlabelled training lesions; a row of h that is also there
-        is left out with its lesion. validation: (h, labels) of other lesions: then the probe with
-        the lower log-loss *there* decides a feature, else the one with the lower held-out log-loss.
+        h: [n, D], one row a lesion, averaged over passes, joined as `evidence` says (none: one
+        group of units). labels: [n, F]: 1 present, 0 absent, NaN not assessed. reference: [m, D],
+        unlabelled training lesions; a row of h that is also there is left out with its lesion.
+        only: kinds to fit, by default all. validation: (h, labels) of other lesions: then the kind
+        with the lowest log-loss *there*, over all features, decides; else the one with the lowest
+        held-out log-loss.
 
         The order of lesions does not matter, and equal rows of h are one lesion (labels that
         contradict each other count as not assessed). Units without variance are dropped. Raises
         InputError where shapes disagree or a number is not finite.
         """
-        rows, y, marginal = _inputs(h, labels, reference, features)
-        mean, scale, live = _standard(marginal)
-        data = TrainingSet(
-            z=(rows[:, live] - mean[live]) / scale[live],
-            labels=y,
-            reference=(marginal[:, live] - mean[live]) / scale[live],
-            twin=_twins(rows, marginal),
-            seed=seed,
-        )
-        fits = {kind: fit(data) for kind, fit in PROBES.items()}
+        data, standard = training_set(h, labels, reference, features, seed, evidence)
+        mean, scale, live, y = standard.mean, standard.scale, standard.live, data.labels
+        fits = {kind: PROBES[kind](data) for kind in only or PROBES}
         calibrations = {
             kind: [calibrate(fit.held_out[:, f], y[:, f]) for f in range(len(features))]
             for kind, fit in fits.items()
         }
-        probes = {kind: _probe(fits[kind], calibrations[kind], live) for kind in PROBES}
-        kinds = [
-            min(PROBES, key=lambda kind, f=f: _nan_last(float(probes[kind].log_loss[f])))  # type: ignore[misc]
-            for f in range(len(features))
-        ]
-        quality = [
-            _quality(fits[kind].held_out[:, f], y[:, f], HELD_OUT, 500, seed)
-            for f, kind in enumerate(kinds)
-        ]
+        probes = {kind: _probe(fits[kind], calibrations[kind], live) for kind in fits}
+        losses = {kind: probe.log_loss.astype(np.float64) for kind, probe in probes.items()}
+        kinds = [_lowest(losses)] * len(features)
         steps = np.zeros((len(features), len(mean)), dtype=np.float32)
         fitted = cls(
-            list(features), kinds, quality, mean.astype(np.float32), scale.astype(np.float32),
+            list(features), kinds, [], mean.astype(np.float32), scale.astype(np.float32),
             steps, probes,
         )  # fmt: skip
         if validation is not None:
             fitted = fitted._decide(*validation)
+        p = np.full(y.shape, np.nan)
+        for f, kind in enumerate(fitted.kinds):
+            p[:, f] = calibrations[kind][f].probability(fits[kind].held_out[:, f])
+        fitted = replace(
+            fitted,
+            quality=detection_quality(
+                p, p >= fitted.thresholds, y, None, HELD_OUT, draws=500, seed=seed
+            ),
+        )
         centre = data.reference.mean(axis=0) if len(data.reference) else 0.0
         cov = covariance(data.reference - centre)
         for f, kind in enumerate(fitted.kinds):
             steps[f, live] = _step(fits[kind], f, y[:, f], cov) * scale[live]
-        return fitted
+        return replace(fitted, drawn=_drawn(fits[fitted.kinds[0]], live)) if features else fitted
 
     def to_parts(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """(tensors for safetensors, JSON meta). `from_parts` gives exactly equal scores back."""
         tensors: dict[str, NDArray[Any]] = {
             "mean": self.mean, "scale": self.scale, "steps": self.steps
         }  # fmt: skip
+        if len(self.drawn):
+            tensors["drawn"] = self.drawn
         for kind, probe in self.probes.items():
             tensors |= {f"{kind}/{field}": getattr(probe, field) for field in _FIELDS}
         meta = {
@@ -199,6 +234,9 @@ class ProbeSet:
             raise ValueError("probes: shapes disagree")
         if len(kinds) != shape[0] or not set(kinds) <= set(probes):
             raise ValueError("probes: kinds do not match the probes")
+        drawn = tensors.get("drawn", np.zeros((0, shape[0], shape[1] + 1), np.float32))
+        if drawn.shape[1:] != (shape[0], shape[1] + 1):
+            raise ValueError("probes: shapes disagree")
         return cls(
             features=features,
             kinds=kinds,
@@ -207,6 +245,7 @@ class ProbeSet:
             scale=tensors["scale"],
             steps=tensors["steps"],
             probes=probes,
+            drawn=drawn,
         )
 
     def _standardise(self, h: NDArray[Any]) -> NDArray[np.float64]:
@@ -217,71 +256,18 @@ class ProbeSet:
         return np.array(values, dtype=np.float64)
 
     def _decide(self, h: NDArray[Any], labels: NDArray[Any]) -> ProbeSet:
-        """The probe with the lower log-loss on these lesions decides; too few: no change."""
+        """The kind with the lower log-loss on these lesions decides; too few: no change."""
         y = np.asarray(labels, dtype=np.float64)
+        enough = np.minimum((y == 1).sum(axis=0), (y == 0).sum(axis=0)) >= 2
         losses = {}
         for kind in self.probes:
             p = replace(self, kinds=[kind] * len(self.kinds)).probabilities(h)
-            losses[kind] = np.where(y == 1, -np.log(p), -np.log1p(-p))
-        kinds = list(self.kinds)
-        for f in range(len(kinds)):
-            known = np.isfinite(y[:, f])
-            if min((y[known, f] == 1).sum(), (y[known, f] == 0).sum()) >= 2:
-                kinds[f] = min(losses, key=lambda k, f=f, known=known: losses[k][known, f].mean())  # type: ignore[misc]
-        return replace(self, kinds=kinds)
-
-
-def _inputs(
-    h: NDArray[Any], labels: NDArray[Any], reference: NDArray[Any], features: Sequence[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Check, merge equal rows, and bring lesions into one order."""
-    rows, y = np.asarray(h, dtype=np.float32), np.asarray(labels, dtype=np.float64)
-    marginal = np.asarray(reference, dtype=np.float32)
-    if rows.ndim != 2 or y.shape != (len(rows), len(features)):
-        raise InputError(
-            "labels do not fit the lesions and features", code="wrong_shape", field="labels",
-            found=str(list(y.shape)), expected=f"[{len(rows)}, {len(features)}]",
-        )  # fmt: skip
-    if marginal.ndim != 2 or marginal.shape[1] != rows.shape[1]:
-        raise InputError(
-            "the reference has another length than the lesions", code="wrong_shape",
-            field="reference", found=str(list(marginal.shape)), expected=f"[m, {rows.shape[1]}]",
-        )  # fmt: skip
-    for field, values in (("h", rows), ("reference", marginal)):
-        if not np.isfinite(values).all():
-            raise InputError("holds NaN or infinity", code="not_finite", field=field)
-    if not np.isin(y[np.isfinite(y)], (0.0, 1.0)).all() or np.isinf(y).any():
-        raise InputError("labels are 1, 0 or NaN", code="wrong_label", field="labels")
-    unique, back = np.unique(rows, axis=0, return_inverse=True)
-    merged = np.full((len(unique), len(features)), np.nan)
-    for lesion, given in zip(back.reshape(-1), y, strict=True):
-        known = np.isfinite(given)
-        clash = known & np.isfinite(merged[lesion]) & (merged[lesion] != given)
-        merged[lesion] = np.where(known, given, merged[lesion])
-        merged[lesion, clash] = np.nan
-    if len(marginal) < 2:
-        marginal = unique
-    marginal = marginal[np.lexsort(marginal.T[::-1])] if len(marginal) else marginal
-    return unique.astype(np.float64), merged, marginal.astype(np.float64)
-
-
-def _standard(
-    marginal: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Mean and scale [D] as float32 values, and which units are alive."""
-    if len(marginal) == 0:
-        d = marginal.shape[1]
-        return np.zeros(d), np.ones(d), np.zeros(d, dtype=bool)
-    mean, deviation = marginal.mean(axis=0), marginal.std(axis=0)
-    live = deviation > 1e-6 * np.maximum(np.abs(mean), 1e-6)
-    scale = np.where(live, deviation, 1.0)
-    return mean.astype(np.float32).astype(float), scale.astype(np.float32).astype(float), live
-
-
-def _twins(rows: NDArray[np.float64], marginal: NDArray[np.float64]) -> NDArray[np.int64]:
-    """For each labelled lesion its row in the reference, or -1."""
-    where = {row.tobytes(): i for i, row in enumerate(marginal)}
-    return np.array([where.get(row.tobytes(), -1) for row in rows], dtype=np.int64)
+            each = np.where(y == 1, -np.log(p), np.where(y == 0, -np.log1p(-p), 0.0))
+            known = np.isfinite(y).sum(axis=0)
+            losses[kind] = np.where(enough, each.sum(axis=0) / np.maximum(known, 1), np.nan)
+        if not enough.any():
+            return self
+        return replace(self, kinds=[_lowest(losses)] * len(self.kinds))
 
 
 def _probe(fit: LinearFit, calibrations: list[Calibration], live: NDArray[np.bool_]) -> Probe:
@@ -292,6 +278,13 @@ def _probe(fit: LinearFit, calibrations: list[Calibration], live: NDArray[np.boo
         for field in ("slope", "intercept", "low", "high", "threshold", "log_loss")
     }
     return Probe(weights=weights, bias=fit.bias.astype(np.float32), **columns)
+
+
+def _drawn(fit: LinearFit, live: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """LinearFit.drawn over all units, [B, F, D + 1]."""
+    drawn = np.zeros((*fit.drawn.shape[:2], len(live) + 1), dtype=np.float32)
+    drawn[:, :, np.append(live, True)] = fit.drawn
+    return drawn
 
 
 def _step(
@@ -307,21 +300,13 @@ def _step(
     return pattern / variance * max(float(present.mean() - absent.mean()), 0.0)
 
 
-def _quality(
-    scores: NDArray[np.float64], labels: NDArray[np.float64], split: str, draws: int, seed: int
-) -> DetectionQuality:
-    known = np.isfinite(scores) & np.isfinite(labels)
-    s, y = scores[known], labels[known] == 1
-    value = auroc(s, y)
-    ci = auroc_interval(s, y, draws=draws, seed=seed)
-    return DetectionQuality(
-        auroc=round(value, 6) if np.isfinite(value) else None,
-        ci=None if ci is None else (round(ci[0], 6), round(ci[1], 6)),
-        n_present=int(y.sum()),
-        n_absent=int((~y).sum()),
-        split=split,
-    )
+def _lowest(losses: Mapping[str, NDArray[np.float64]]) -> str:
+    """The kind with the lowest mean over features of a loss; NaN (not measured) is worst.
 
-
-def _nan_last(value: float) -> float:
-    return value if np.isfinite(value) else np.inf
+    One kind for all features: a choice a feature would follow the noise of a few lesions.
+    """
+    table = np.stack(list(losses.values())) if losses else np.zeros((0, 0))
+    defined = np.isfinite(table).any(axis=0)
+    worst = np.where(np.isfinite(table), table, np.inf)[:, defined]
+    means = worst.mean(axis=1) if worst.size else np.zeros(len(table))
+    return list(losses)[int(np.argmin(means))]

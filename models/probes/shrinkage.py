@@ -30,7 +30,7 @@ def ledoit_wolf(residuals: NDArray[Any]) -> Shrinkage:
     """The optimal intensity for `residuals` [n, D], centred on their mean or class means."""
     x = np.asarray(residuals, dtype=np.float64)
     n, d = x.shape
-    if n < 2:
+    if n < 2 or d == 0:
         return Shrinkage(1.0, 1.0)
     # |X'X|_F = |XX'|_F: take the smaller of the two.
     gram = (x @ x.T if n < d else x.T @ x) / n

@@ -2,14 +2,16 @@
 
 lesion -> stochastic passes -> class, pass agreement      (mean over passes)
                             -> activations -> features    (probes)
-                            -> gradients   -> influence   (first order)
+                            -> gradients   -> relevance   (and removal in activations and image)
+       -> image             -> measurements, for probes and for a second opinion on the class
        -> plain pass        -> saliency maps, out-of-distribution score
+features, opinions          -> consistency, review flag
 all rounded, then put into words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +19,12 @@ from numpy.typing import NDArray
 
 from models import voi
 from models.attribution import chunked
-from models.attribution.integrated import centred_logit
+from models.attribution.goal import centred_logit
 from models.bundle.read import Bundle
 from models.model import Model
 from models.passes import views
 from models.reasons import cautions
+from models.reasons.detected import detect
 from models.reasons.distribution import outside
 from models.reasons.document import (
     code_version,
@@ -30,22 +33,18 @@ from models.reasons.document import (
     maps_bytes,
     maps_from_bytes,
 )
+from models.reasons.findings import findings
 from models.reasons.maps import saliency
+from models.reasons.parameters import check_parameters
 from models.reasons.predict import check_phases, ranked
-from models.reasons.relevance import influence
-from models.reasons.rounding import decimals
+from models.reasons.relevance import View, weigh
+from models.reasons.rounding import decimals, significant
 from models.reasons.similar import similar_lesions
+from models.reasons.verdict import verdict
 from models.reasons.words import plain_text
 from models.voi import Lesion
 from wire.api import ExplanationParameters
-from wire.explanation import (
-    DetectionQuality,
-    Explanation,
-    FeatureFinding,
-    LesionFacts,
-    Prediction,
-    Provenance,
-)
+from wire.explanation import Explanation, LesionFacts, Prediction, Provenance
 
 __all__ = [
     "DISCLAIMER",
@@ -93,7 +92,8 @@ def explain(
     Raises InputError for a lesion that the bundle cannot read.
     """
     check_phases(lesion, bundle)
-    manifest, vocabulary, probes = bundle.manifest, bundle.vocabulary, bundle.probes
+    check_parameters(parameters, bundle)
+    manifest, vocabulary = bundle.manifest, bundle.vocabulary
     taps = manifest.probe_taps
 
     base = voi.normalise(lesion, bundle.preprocessing)
@@ -102,30 +102,35 @@ def explain(
     tick(0.0)
     passes = views(base, bundle.preprocessing, bundle.recipe, parameters.passes, parameters.seed)
     outputs = chunked.forward(model, passes, ["logits", *taps], tick)
-    plain_outputs = model.forward(plain[None], bundle.ood.taps)
+    plain_outputs = model.forward(plain[None], ["logits", *manifest.taps])
     prediction = _prediction(outputs["logits"], bundle)
     class_index = manifest.classes.index(prediction.class_id)
 
     _ticker(progress, "looking for features")(0.0)
-    h = bundle.probe_vector(outputs).mean(axis=0, dtype=np.float64)
+    measured = bundle.measure(base, lesion.size_mm)
+    h = bundle.probe_vector(outputs, measured)
+    detected = detect(h, bundle, lesion.missing)
 
     target = {"logits": centred_logit(class_index, len(manifest.classes))}
     tick = _ticker(progress, "weighing features")
-    slopes = bundle.probe_vector(chunked.gradients(model, passes, target, taps, tick))
-    features = _features(h, slopes, bundle, lesion.missing)
+    evidence = bundle.evidence
+    slopes = evidence.tap_vector(chunked.gradients(model, passes, target, taps, tick))
+    view = View(base, lesion.size_mm, plain_outputs, slopes, class_index)
+    weighed = weigh(view, [seen.id for seen in detected if seen.found], bundle, model)
+    features = findings(detected, weighed.features, bundle, parameters.reader_features)
 
     drawn = saliency(
-        model, plain, prediction, features, bundle, parameters, _ticker(progress, "drawing maps")
-    )
+        model, base, lesion.size_mm, prediction, features, bundle, parameters,
+        _ticker(progress, "drawing maps"),
+    )  # fmt: skip
 
     _ticker(progress, "putting it into words")(0.0)
     ood = outside(plain_outputs, plain[None], bundle, lesion.missing)
-    typical = [f.id for f in vocabulary.features if prediction.class_id in f.typical_of]
-    found = [f.id for f in features if f.found]
-    known = set(probes.features)
-    blind = {f.id for f in features if not f.assessable}
-    missing = [f for f in typical if f in known and f not in found and f not in blind]
-    others = [f.id for f in features if f.found and f.typical_of and f.id not in typical]
+    network = bundle.probabilities(outputs["logits"]).mean(axis=0)
+    fits, flag = verdict(
+        prediction, network, detected, ood, base, lesion.size_mm, not lesion.missing,
+        bundle, model, parameters,
+    )  # fmt: skip
     document = Explanation(
         disclaimer=DISCLAIMER,
         synthetic=manifest.synthetic,
@@ -138,17 +143,25 @@ def explain(
         ),
         prediction=prediction,
         features=features,
-        expected_missing=missing,
-        speaks_for_others=others,
-        similar=similar_lesions(h, bundle.reference, vocabulary),
+        completeness=weighed.completeness,
+        consistency=fits,
+        review=flag,
+        measurements={
+            name: significant(value)
+            for name, value in zip(evidence.measurements, measured, strict=True)
+        },
+        similar=similar_lesions(
+            h[:, : evidence.tap_length].mean(axis=0, dtype=np.float64), bundle.reference, vocabulary
+        ),
         maps=drawn.entries,
+        trust=[c for c in bundle.trust if (c.kind, c.method) in drawn.methods],
         out_of_distribution=ood,
         cautions=[
             *cautions.about_distribution(ood),
             *cautions.about_lesion(lesion, vocabulary),
             *cautions.about_passes(prediction, parameters.passes),
         ],
-        text=plain_text(prediction, features, missing, others, ood, vocabulary),
+        text=plain_text(prediction, features, flag, ood),
         provenance=Provenance(
             bundle=manifest.hash,
             bundle_name=manifest.name,
@@ -158,6 +171,9 @@ def explain(
             passes=parameters.passes,
             seed=parameters.seed,
             map_steps=parameters.map_steps,
+            map_method=parameters.map_method,
+            reader_features=dict(sorted(parameters.reader_features.items())),
+            reader_source=parameters.reader_source if parameters.reader_features else None,
             code_version=code_version(),
             runtime=RUNTIME,
         ),
@@ -190,51 +206,4 @@ def _prediction(logits: NDArray, bundle: Bundle) -> Prediction:
         label=probabilities[0].label,
         probabilities=probabilities,
         pass_agreement=decimals(float(np.mean(shares.argmax(axis=1) == winner))),
-    )
-
-
-def _features(
-    h: NDArray, slopes: NDArray, bundle: Bundle, lacking: Sequence[str] = ()
-) -> list[FeatureFinding]:
-    """Every feature of the probes, found ones first, each group by probability.
-
-    h: pass-averaged activations [D]. slopes: gradient of the centred logit, a row a pass [n, D].
-    lacking: phases that were not acquired.
-    """
-    probes = bundle.probes
-    scores = probes.scores(h)
-    probabilities = probes.probabilities(h)
-    findings = []
-    for i, feature_id in enumerate(probes.features):
-        feature = bundle.vocabulary.feature(feature_id)
-        probability = decimals(probabilities[i])
-        threshold = decimals(probes.thresholds[i])
-        absent = [p for p in feature.judged_on if p in lacking]
-        assessable = not absent or len(absent) < len(feature.judged_on)
-        findings.append(
-            FeatureFinding(
-                id=feature_id,
-                label=feature.label,
-                found=probability >= threshold and probes.thresholds[i] < 1 and assessable,
-                probability=probability,
-                threshold=threshold,
-                probe=probes.kinds[i],
-                scores={kind: decimals(values[i], 3) for kind, values in scores.items()},
-                influence=influence(slopes, probes.direction(i), len(bundle.manifest.probe_taps)),
-                quality=_quality(probes.quality[i]),
-                typical_of=list(feature.typical_of),
-                missing_phases=absent,
-                assessable=assessable,
-            )
-        )
-    return sorted(findings, key=lambda f: (not f.found, -f.probability))
-
-
-def _quality(measured: DetectionQuality) -> DetectionQuality:
-    ci = measured.ci
-    return measured.model_copy(
-        update={
-            "auroc": None if measured.auroc is None else decimals(measured.auroc, 3),
-            "ci": None if ci is None else (decimals(ci[0], 3), decimals(ci[1], 3)),
-        }
     )

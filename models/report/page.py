@@ -13,22 +13,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from models.reasons.review import EVEN
 from models.reasons.words import join_words, percent
 from models.report import bars, pictures
+from models.report.phrases import FORMS, SOURCES, method_words, weight_words, words
 from models.voi import Lesion
-from wire.explanation import Explanation, SaliencyMap
+from wire.explanation import Consistency, Explanation, SaliencyMap
 
 # Below these, a colour scale would make noise look like a finding: logits, log-odds a voxel.
 CLASS_FLOOR = 1e-4
 FEATURE_FLOOR = 1e-5
 SMALL = 240
-# What zero, the baseline of integrated gradients, looks like (models.voi.Preprocessing).
-_BASELINES = {
-    "parenchyma": "plain parenchyma",
-    "zscore": "the mean intensity of each phase",
-    "minmax": "the darkest voxel of each phase",
-    "percentile": "the dark end of each phase’s window",
-}
+# Logits below which a feature speaks for nobody.
+LEAST = 0.05
 
 
 def render(document: Explanation, lesion: Lesion, maps: Mapping[str, NDArray]) -> str:
@@ -41,32 +38,48 @@ def render(document: Explanation, lesion: Lesion, maps: Mapping[str, NDArray]) -
         for p, phase in enumerate(lesion.phases)
     ]
     small = [g and g.resize((SMALL, SMALL)) for g in greys]
-    class_map = next((m for m in document.maps if m.target == document.prediction.class_id), None)
+    class_map = next((m for m in document.maps if m.kind == "class"), None)
+    feature_maps = [m for m in document.maps if m.kind == "feature"]
+    intensity = str(document.provenance.preprocessing.get("intensity", "parenchyma"))
+    found = [f for f in document.features if f.found]
     features = {f.id: f for f in document.features}
     half_width = bars.reach(document.features)
     return _template().render(
         d=document,
         phases=[phase_label(p) for p in lesion.phases],
         plain=[g and pictures.data_uri(g) for g in greys],
-        class_map=_drawn(class_map, maps, greys, base, CLASS_FLOOR) if class_map else None,
+        class_map=_drawn(class_map, maps, greys, base, CLASS_FLOOR, intensity)
+        if class_map
+        else None,
         feature_maps=[
             {
                 "label": features[m.target].label,
-                **_drawn(m, maps, small, base, FEATURE_FLOOR),
+                **_drawn(m, maps, small, base, FEATURE_FLOOR, intensity),
             }
-            for m in document.maps
-            if m.target in features
+            for m in feature_maps
         ],
+        map_how=join_words(
+            sorted({method_words(m.method, m.kind, intensity) for m in feature_maps})
+        ),
         box=_box(lesion),
         bar=_scale_bar(lesion),
         reach=half_width,
-        bars={f.id: bars.influence_bar(f, half_width) for f in document.features},
-        baseline=_BASELINES[str(document.provenance.preprocessing.get("intensity", "parenchyma"))],
+        bars={f.id: bars.relevance_bar(f, half_width) for f in document.features},
         size=" × ".join(f"{edge:.0f}" for edge in document.lesion.size_mm),
         short={c: short(label) for c, label in labels.items()},
         names={f.id: f.label for f in document.features},
-        by_id=features,
-        found_count=sum(f.found for f in document.features),
+        labels=labels,
+        found_count=len(found),
+        fit=_fit(document),
+        even={c.source: _even(c, document.prediction.class_id) for c in document.consistency},
+        sources=SOURCES,
+        given_by=document.provenance.reader_source or "reader",
+        weighed=found,
+        forms=[form for form in FORMS if any(form in f.relevance.forms for f in found)],
+        form_names=FORMS,
+        default_form=found[0].relevance.form if found else "",
+        shared=any(f.relevance.shapley is not None for f in found),
+        weight_words=weight_words({f.relevance.form for f in found}),
         quality_from=join_words(sorted({f.quality.split for f in document.features})),
     )
 
@@ -92,6 +105,7 @@ def _drawn(
     greys: Sequence[Image | None],
     base: int,
     floor: float,
+    intensity: str,
 ) -> dict[str, Any]:
     """greys: a picture a phase, None for one that was not acquired."""
     heat = np.asarray(maps[entry.name])
@@ -99,12 +113,38 @@ def _drawn(
     return {
         "entry": entry,
         "end": end,
+        "how": method_words(entry.method, entry.kind, intensity),
         "images": [
             g and pictures.data_uri(pictures.overlay(g, h, end, base))
             for g, h in zip(greys, heat, strict=True)
         ],
         "shares": [percent(s) for s in entry.share_by_phase.values()],
     }
+
+
+def _fit(document: Explanation) -> list[dict[str, Any]]:
+    """A row a class, the network's order: its share by the network and by each set of features."""
+    alone = [{p.id: p.probability for p in c.probabilities} for c in document.consistency]
+    return [
+        {"label": c.label, "shares": [c.probability, *(a[c.id] for a in alone)]}
+        for c in document.prediction.probabilities
+    ]
+
+
+def _even(fit: Consistency, class_id: str) -> bool:
+    """Do the features hardly decide between their first class and the predicted one?"""
+    shares = {p.id: p.probability for p in fit.probabilities}
+    return not fit.agrees and shares[class_id] > EVEN * shares[fit.class_id]
+
+
+def _most(by_class: Mapping[str, float]) -> str:
+    """The class that a feature speaks for most; '' where it speaks for none, or nobody knows."""
+    best = max(by_class, key=lambda c: by_class[c], default="")
+    return best if best and by_class[best] >= LEAST else ""
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}".replace("-", "−")
 
 
 def _box(lesion: Lesion) -> dict[str, float]:
@@ -133,4 +173,7 @@ def _template() -> Template:
     environment.filters["percent"] = percent
     environment.filters["signed"] = bars.signed
     environment.filters["capital"] = capital
+    environment.filters["words"] = words
+    environment.filters["most"] = _most
+    environment.filters["figure"] = _figure
     return environment.get_template("page.html.j2")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ class Sample:
     ids, patients: [n]. classes: true class index [n]. labels: 1 present, 0 absent, NaN not
     assessed [n, F]. sizes_mm: VOI edges [n, 3]. bases: [n, P, M, M, M] (models.voi.normalise).
     logits: plain view, not calibrated [n, C]. pass_logits: stochastic passes [n, T, C]. plain,
-    averaged: tap -> [n, D], of the plain view and averaged over the passes; every tap.
+    averaged: tap -> [n, D], of the plain view and averaged over the passes; every tap. passes:
+    tap -> [n, T, D], each pass by itself, of the taps whose spread is studied (the last one, which
+    the published methods read); it may be empty.
     """
 
     ids: tuple[str, ...]
@@ -37,6 +39,7 @@ class Sample:
     pass_logits: NDArray[np.float32]
     plain: Mapping[str, NDArray[np.float32]]
     averaged: Mapping[str, NDArray[np.float32]]
+    passes: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -55,6 +58,7 @@ class Sample:
             **arrays,
             plain={t: v[rows] for t, v in self.plain.items()},
             averaged={t: v[rows] for t, v in self.averaged.items()},
+            passes={t: v[rows] for t, v in self.passes.items()},
         )
 
     def save(self, folder: Path) -> None:
@@ -62,8 +66,14 @@ class Sample:
         folder.mkdir(parents=True, exist_ok=True)
         for name in _ROWS:
             np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
-        _save_taps(folder, {"plain": self.plain, "averaged": self.averaged})
-        record = {"ids": self.ids, "patients": self.patients, "taps": list(self.plain)}
+        groups = {"plain": self.plain, "averaged": self.averaged, "passes": self.passes}
+        _save_taps(folder, groups)
+        record = {
+            "ids": self.ids,
+            "patients": self.patients,
+            "taps": list(self.plain),
+            "pass_taps": list(self.passes),
+        }
         (folder / "sample.json").write_text(json.dumps(record), "utf-8")
 
     @classmethod
@@ -76,6 +86,7 @@ class Sample:
             patients=tuple(record["patients"]),
             **arrays,
             **_open_taps(folder, ("plain", "averaged"), record["taps"]),
+            **_open_taps(folder, ("passes",), record.get("pass_taps", [])),
         )
 
 

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.classification import number
-from models.evaluation.controls import best_f1_thresholds, class_only, within_class_auroc
-from models.evaluation.detection import evaluate_features
+from models.evaluation.controls import best_f1_thresholds, class_only
+from models.evaluation.detection import compare_detections, measure_detection
 from models.evaluation.ranking import auroc
+from models.evaluation.resampling import multiplicities
 from models.trial.readings import Readings
 
 
@@ -20,11 +21,13 @@ def measure_features(
     validation: Readings,
     test: Readings,
     seed: int,
+    *,
+    draws: int = 1000,
 ) -> dict[str, Any]:
     """The probes, the class-only control and how confidence tells mistakes, as JSON values.
 
     training: class index [m] and feature labels [m, F] of the lesions that the control may use.
-    Its thresholds come from validation. Returns 'probes' and 'errors'.
+    Its thresholds come from validation. Returns 'probes', 'comparisons' and 'errors'.
     """
 
     def control(readings: Readings) -> NDArray[np.float64]:
@@ -33,25 +36,19 @@ def measure_features(
     thresholds = best_f1_thresholds(control(validation), validation.labels)
     guess = control(test)
     right = test.probabilities.argmax(axis=1) == test.classes
+    w = multiplicities(len(test.classes), draws=draws, seed=seed)
+    rows = {
+        name: measure_detection(scores, found, test.labels, features, w, classes=test.classes)
+        for name, scores, found in (
+            ("default", test.features, test.found),
+            ("class_only", guess, guess >= thresholds),
+        )
+    }
     return {
-        "probes": {
-            "default": _detection(test, test.features, test.found, features, seed),
-            "class_only": _detection(test, guess, guess >= thresholds, features, seed),
-        },
+        "probes": {name: done.row for name, done in rows.items()},
+        "comparisons": compare_detections(rows["default"], {"class_only": rows["class_only"]}),
         "errors": {
             "max_softmax_auroc": number(auroc(test.probabilities.max(axis=1), right)),
             "n_wrong": int((~right).sum()),
         },
     }
-
-
-def _detection(
-    test: Readings,
-    scores: NDArray[np.float64],
-    found: NDArray[np.bool_],
-    features: list[str],
-    seed: int,
-) -> dict[str, Any]:
-    row = evaluate_features(scores, found, test.labels, features, split="test", seed=seed)
-    row["within_class_auroc"] = number(within_class_auroc(scores, test.labels, test.classes))
-    return row

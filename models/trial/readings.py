@@ -67,7 +67,8 @@ def read_split(
         plain = model.forward(centre(base, bundle.preprocessing)[None], ["logits"])
         shares.append(bundle.probabilities(plain["logits"][0]))
         out = model.forward(x, manifest.probe_taps)
-        vectors.append(bundle.probe_vector(out).mean(axis=0, dtype=np.float64))
+        measured = bundle.measure(base, lesion.size_mm)
+        vectors.append(bundle.probe_vector(out, measured).mean(axis=0, dtype=np.float64))
         if progress:
             progress(done, len(lesions))
     h = np.stack(vectors)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from wire.explanation import Caution, ClassProbability, OutOfDistribution
+from wire.explanation import Caution, ClassProbability, OutOfDistribution, Status
 
 
 class _Message(BaseModel):
@@ -44,12 +45,39 @@ class JobState(StrEnum):
         return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
+def _statuses(value: Any) -> Any:
+    """A form field or a query has text: 'washout=present,central_scar=absent', or JSON."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        return json.loads(value)
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if len({name.strip() for name, _, _ in pairs}) < len(pairs):
+        raise ValueError("a feature stands twice")
+    return {name.strip(): status.strip() for name, _, status in pairs}
+
+
 class ExplanationParameters(_Message):
     """What a caller may choose. The job id is a hash of these, the lesion and the bundle."""
 
     passes: int = Field(25, ge=1, le=200, description="Stochastic passes to average over.")
     seed: int = Field(0, ge=0, lt=2**31)
     map_steps: int = Field(16, ge=1, le=256, description="Integrated-gradient steps.")
+    map_method: str = Field(
+        "default",
+        pattern="^[a-z][a-z0-9_]{0,39}$",
+        description="How maps are made, e.g. 'integrated_gradients', 'grad_cam'; 'default': the "
+        "bundle's own choice for classes and for features.",
+    )
+    reader_features: Annotated[dict[str, Status], BeforeValidator(_statuses)] = Field(
+        default_factory=dict,
+        max_length=200,
+        description="What a reader or a report says of features, for the consistency check. As "
+        "text: 'washout=present,central_scar=absent'. A feature left out is not known.",
+    )
+    reader_source: Literal["reader", "report"] = Field(
+        "reader", description="Where `reader_features` come from."
+    )
 
 
 class JobLinks(_Message):

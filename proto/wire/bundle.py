@@ -8,6 +8,9 @@ A bundle is a folder:
     vocabulary.json          classes, phases, features
     probes.json, probes.safetensors        feature probes and their calibration
     reference.json, reference.safetensors  training activations: marginal, neighbours, OOD
+    relevance.json, relevance.safetensors  directions along which a feature is taken away (optional)
+    consistency.json, consistency.safetensors  features given class, review score (optional)
+    trust.json               trust cards of the map methods
     parity.safetensors       a stored sample: x, logits, fc, weights, gradient
     training.json, evaluation.json, card.md
     metadata.json            for MONAI tooling
@@ -19,7 +22,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-BUNDLE_SCHEMA: Final = 2
+BUNDLE_SCHEMA: Final = 3
 
 
 class Manifest(BaseModel):
@@ -27,7 +30,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    schema_version: Literal[2] = BUNDLE_SCHEMA
+    schema_version: Literal[3] = BUNDLE_SCHEMA
     name: str
     hash: str = Field(description="'b-' and 20 hex digits over files, checksums and fields.")
     architecture: str
@@ -45,6 +48,10 @@ class Manifest(BaseModel):
     features: list[str]
     taps: dict[str, int] = Field(description="Pooled tap name -> length, in network order.")
     probe_taps: list[str] = Field(description="Taps whose concatenation the probes read.")
+    measurements: list[str] = Field(
+        default_factory=list,
+        description="Image measurements that the probes read after the taps, in order.",
+    )
     preprocessing: dict[str, float | int | str]
     passes: dict[str, float | int | bool] = Field(description="Recipe of the stochastic passes.")
     temperature: float = Field(gt=0)

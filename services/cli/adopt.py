@@ -69,6 +69,10 @@ if TYPE_CHECKING:
               help="Input channels, for --list-taps without a cohort.")  # fmt: skip
 @click.option("--passes", type=click.IntRange(1), default=25, show_default=True,
               help="Stochastic passes of a labelled or validation lesion.")  # fmt: skip
+@click.option("--pairs", type=click.IntRange(0), default=20, show_default=True,
+              help="Lesions with and without each feature, for its relevance.")  # fmt: skip
+@click.option("--trust/--no-trust", default=True, show_default=True,
+              help="Measure how far maps can be trusted: hundreds of gradients.")  # fmt: skip
 @click.option("--reference-passes", type=click.IntRange(1), default=8, show_default=True,
               help="The same of the others.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
@@ -101,6 +105,8 @@ def adopt(
     phases: int,
     passes: int,
     reference_passes: int,
+    pairs: int,
+    trust: bool,
     seed: int,
     store: bool,
     out: Path,
@@ -131,7 +137,12 @@ def adopt(
 
     spec = training.read_preprocessing(preprocessing) if preprocessing else None
     config = training.ADOPTED.model_copy(
-        update={"passes": passes, "reference_passes": reference_passes}
+        update={
+            "passes": passes,
+            "reference_passes": reference_passes,
+            "pairs": pairs,
+            "trust": trust,
+        }
         | ({"preprocessing": spec} if spec else {})
     )
     source = training.Classifier(model, module, read_arguments(arguments), weights, logits, layout)

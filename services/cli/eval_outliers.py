@@ -41,8 +41,8 @@ def measure_outliers(
 ) -> dict[str, Any]:
     """'ood': set -> row, and 'ood_inside': unseen test lesions of the known classes.
 
-    spoil: test lesions to spoil for each kind. real: VOIs in each real examination. A set that
-    cannot be had here is left out, and 'ood_missing' says why.
+    spoil: test lesions to spoil for each kind. real: VOIs in each real examination, 0: of none. A
+    set that cannot be had here is left out, and 'ood_missing' says why.
     """
     phases, optional = list(bundle.manifest.phases), bundle.manifest.optional_phases
     spec = bundle.preprocessing
@@ -78,7 +78,9 @@ def measure_outliers(
         )
         row = outlier_row(inside, scored(kind, changed, len(chosen)), seed)
         rows[kind] = {"what": KINDS[kind]} | row
-    examinations, missing = real_examinations(downloads)
+    examinations: dict[str, list[Volume]] = {}
+    if real:
+        examinations, missing = real_examinations(downloads)
     outside, counts = [], {}
     for name, series in examinations.items():
         vois = (voi_of_series(series, phases, spec, _rng(seed, name, i)) for i in range(real))

@@ -14,8 +14,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from services.cli.eval_parts import finished, needs, run_part
-from services.cli.eval_plan import Keys, Plan
+from services.cli.eval_parts import finished, run_part
+from services.cli.eval_plan import Keys, Plan, needs
 
 # These use both cores by themselves and go alone.
 ALONE = ("cohort", "arrays")
@@ -31,11 +31,11 @@ def run_parts(out: Path, plan: Plan, processes: int = 2) -> dict[str, dict[str, 
     keys = Keys.of(plan)
     with _Screen(plan) as screen:
         for name in ALONE:
-            kept = finished(out, keys, name)
+            kept = finished(out, plan, keys, name)
             done[name] = kept or _alone(out, plan, keys, name, screen)
             screen.end(name, done[name], kept=kept is not None)
         for name in plan.parts:
-            part = finished(out, keys, name) if _ready(name, done) else None
+            part = finished(out, plan, keys, name) if _ready(name, done) else None
             if part and name not in done:
                 done[name] = part
                 screen.end(name, part, kept=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic import ValidationError
 
 from models.errors import BundleError, InputError
 from wire.api import ExplanationParameters
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from services.common.settings import Settings
 
 _PATH = click.Path(path_type=Path)
+_OPTIONS = {"reader_features": "reader", "map_method": "map-method"}
 _LIMITS: dict[str, Any] = ExplanationParameters.model_json_schema()["properties"]
 
 
@@ -45,6 +47,20 @@ _LIMITS: dict[str, Any] = ExplanationParameters.model_json_schema()["properties"
 @click.option("--passes", type=int, default=25, show_default=True, help="Stochastic passes.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--map-steps", type=int, default=16, show_default=True, help="Steps of the maps.")
+@click.option("--map-method", default="default", show_default=True, help="How maps are made.")
+@click.option(
+    "--reader",
+    multiple=True,
+    metavar="FEATURE=present|absent,...",
+    help="What a reader sees; held against the network's class.",
+)
+@click.option(
+    "--reader-source",
+    type=click.Choice(["reader", "report"]),
+    default="reader",
+    show_default=True,
+    help="Whether --reader is a person's ticks or was taken from a report.",
+)
 def explain(
     arterial: Path | None,
     portal_venous: Path | None,
@@ -61,20 +77,31 @@ def explain(
     passes: int,
     seed: int,
     map_steps: int,
+    map_method: str,
+    reader: tuple[str, ...],
+    reader_source: str,
 ) -> None:
-    """Classify one lesion and show the reasons: features, influence, maps, similar lesions.
+    """Classify one lesion and show the reasons: features, relevance, maps, whether to look again.
 
     \b
     lesionlens explain --arterial a.nii.gz --portal-venous v.nii.gz --delayed d.nii.gz \\
                        --box "60,72,14,92,104,30" --out explained
     lesionlens explain --cohort DIR --lesion ID
     lesionlens explain --dicom FOLDER --box "60,72,14,92,104,30" --server http://host:3000
+    lesionlens explain --cohort DIR --lesion ID --reader washout=present,central_scar=absent
 
     A phase that was not acquired is left out, where the network was trained with phase dropout.
     """
     from services.cli.explain_inputs import Source
 
-    parameters = _parameters(passes=passes, seed=seed, map_steps=map_steps)
+    parameters = _parameters(
+        passes=passes,
+        seed=seed,
+        map_steps=map_steps,
+        map_method=map_method,
+        reader_features=",".join(reader),
+        reader_source=reader_source,
+    )
     files = {"arterial": arterial, "portal_venous": portal_venous, "delayed": delayed}
     source = Source(
         files={p: f for p, f in files.items() if f is not None} | _more(more),
@@ -151,11 +178,13 @@ def _here(
     )
 
 
-def _parameters(**values: int) -> ExplanationParameters:
+def _parameters(**values: Any) -> ExplanationParameters:
     """One line for a value out of range."""
     for name, value in values.items():
         limits = _LIMITS[name]
-        low = limits.get("minimum", 0)
+        if "minimum" not in limits:
+            continue
+        low = limits["minimum"]
         high = limits.get("maximum", limits.get("exclusiveMaximum", 2**31) - 1)
         if not low <= value <= high:
             raise InputError(
@@ -164,7 +193,18 @@ def _parameters(**values: int) -> ExplanationParameters:
                 found=str(value),
                 expected=f"{low} to {high}",
             )
-    return ExplanationParameters(**values)
+    try:
+        return ExplanationParameters(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = _OPTIONS.get(str(first["loc"][0]), str(first["loc"][0]))
+        expected = {
+            "reader": "FEATURE=present or FEATURE=absent, separated by commas",
+            "map-method": "the name of a method",
+        }.get(field)
+        raise InputError(
+            "cannot be read", field=field, found=str(first["input"])[:60], expected=expected
+        ) from None
 
 
 def _more(texts: tuple[str, ...]) -> dict[str, Path]:

@@ -70,7 +70,10 @@ def _explain(
         for phase, volume in study.volumes.items()
     }
     fields = {f"box.{phase}": json.dumps(box.as_list()) for phase, box in study.boxes.items()}
-    fields |= {name: str(value) for name, value in parameters.model_dump().items()}
+    fields |= {
+        name: json.dumps(value) if isinstance(value, dict) else str(value)
+        for name, value in parameters.model_dump().items()
+    }
     answer = _checked(client.post("/v1/explanations", data=fields, files=files))
     status = JobStatus.model_validate(answer.json())
     location = answer.headers.get("Location", status.links.self)

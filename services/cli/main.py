@@ -17,6 +17,11 @@ VERBS = {
     "bundle": ("services.cli.bundle", "bundle", "Verify, describe and promote model bundles."),
     "explain": ("services.cli.explain", "explain", "Explain one lesion, here or on a server."),
     "eval": ("services.cli.eval", "evaluate", "Measure what is claimed, or one bundle."),
+    "reproduce": (
+        "services.cli.reproduce",
+        "reproduce",
+        "The published experiment again, N times.",
+    ),
     "up": ("services.cli.up", "up", "Start the services on this machine."),
     "down": ("services.cli.up", "down", "Stop what 'up' started."),
     "demo": ("services.cli.demo", "demo", "The whole path: cohort to report, by one command."),

@@ -79,6 +79,12 @@ if TYPE_CHECKING:
     "without it. 0.3 is a fair start; 0 refuses them.",
 )
 @click.option(
+    "--concepts",
+    is_flag=True,
+    help="Train feature heads beside the class, on the lesions whose features are labelled; the "
+    "class is then read from the last layer and these heads together.",
+)
+@click.option(
     "--accelerator",
     type=click.Choice(ACCELERATORS),
     default="auto",
@@ -124,6 +130,7 @@ def train(
     fold: str | None,
     members: int | None,
     phase_dropout: float | None,
+    concepts: bool,
     accelerator: str,
     devices: int,
     nodes: int,
@@ -139,9 +146,13 @@ def train(
       export       classifier and gradients to ONNX, so that serving needs no torch
       parity       every output of both files against torch; stops if one is off
       activations  averages over stochastic passes, the lesion as the unit
+      measurements enhancement, rim, texture and form, without the network
       calibrate    one temperature, on validation
       probes       one per radiological feature, from about ten labelled lesions each
+      pairs        lesions with and without each feature: what it weighs
+      review       when a person should look again, set on validation
       evaluation   the test split, looked at once
+      trust        how far saliency maps of this network can be trusted
       bundle       all of it in one folder with checksums and a model card
       register     in the BentoML model store
 
@@ -165,7 +176,13 @@ def train(
         result = run(
             cohort,
             out,
-            profile(profile_name, epochs=epochs, members=members, phase_dropout=phase_dropout),
+            profile(
+                profile_name,
+                epochs=epochs,
+                members=members,
+                phase_dropout=phase_dropout,
+                concepts=concepts,
+            ),
             seed,
             resume,
             StageLines(screen) if hardware.first else None,

@@ -24,6 +24,7 @@ from starlette.concurrency import run_in_threadpool
 from models.bundle.read import Bundle
 from models.errors import NotFound
 from models.reasons.explain import maps_from_bytes
+from models.reasons.parameters import check_parameters
 from models.voi import extract
 from services.common.blobs import Blobs
 from services.common.broker import Broker
@@ -106,8 +107,9 @@ def build_router(
     )
     async def submit(request: Request) -> Response:
         """Accepts a study with a lesion's box as POST /v1/predictions does, and `passes`, `seed`,
-        `map_steps` as form fields, JSON members or query parameters. The same content has the same
-        id and is computed once."""
+        `map_steps`, `map_method`, `reader_features` (what a reader or a report says, as JSON or
+        'washout=present,central_scar=absent') and `reader_source` as form fields, JSON members or
+        query parameters. The same content has the same id and is computed once."""
         bundle = serving()  # the job's for good, whatever is promoted meanwhile
         upload = await read_upload(
             request,
@@ -120,6 +122,7 @@ def build_router(
             parameters = ExplanationParameters.model_validate(dict(upload.options))
         except ValidationError as error:
             raise invalid(error) from None
+        check_parameters(parameters, bundle)
 
         def accept() -> JobStatus:
             lesion = extract(upload.study, bundle.preprocessing)

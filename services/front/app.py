@@ -35,7 +35,7 @@ DESCRIPTION = """Classifies liver lesions on multi-phase contrast MRI and shows 
 radiologist's own words.
 
 * `POST /v1/predictions`: calibrated class probabilities of one lesion, at once.
-* `POST /v1/explanations`: the reasons, as a job: features found, their influence, saliency maps,
+* `POST /v1/explanations`: the reasons, as a job: features found, their relevance, saliency maps,
   similar lesions, a report.
 * `/v2`: Open Inference Protocol, JSON and binary tensors: scores, logits, activations, gradients.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,14 @@ PASS_SEED = 0  # the default seed of an explanation, so that both see the same v
 @dataclass(frozen=True)
 class Activations:
     """Of one split, in file order. logits: [n, C], plain view. plain, averaged: tap -> [n, D]:
-    the plain centre view, and the mean over the stochastic passes of each lesion.
+    the plain centre view, and the mean over the stochastic passes of each lesion. passes: 'logits'
+    and the last tap -> each pass of each lesion by itself, n arrays [T, D].
     """
 
     logits: NDArray[np.float32]
     plain: dict[str, NDArray[np.float32]]
     averaged: dict[str, NDArray[np.float32]]
+    passes: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
 
     def joined(self, taps: Sequence[str], *, plain: bool = False) -> NDArray[np.float32]:
         """The taps side by side, [n, D], as probes read them."""
@@ -64,15 +66,19 @@ def read_activations(
 
     plain: dict[str, list[NDArray]] = {name: [] for name in names}
     averaged: dict[str, list[NDArray]] = {name: [] for name in names}
+    each: dict[str, list[NDArray]] = {name: [] for name in dict.fromkeys((names[0], names[-1]))}
     with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
         for i, (once, many) in enumerate(pool.map(one, range(len(split)))):
             for name, a, b in zip(names, once, many, strict=True):
                 plain[name].append(a[0])
                 averaged[name].append(b.mean(axis=0, dtype=np.float64).astype(np.float32))
+                if name in each:
+                    each[name].append(b)
             if progress:
                 progress(i + 1, len(split))
     return Activations(
         logits=np.stack(plain["logits"]),
         plain={t: np.stack(plain[t]) for t in taps},
         averaged={t: np.stack(averaged[t]) for t in taps},
+        passes=each,
     )

@@ -1,7 +1,7 @@
 """Bring your own classifier: a network that was trained elsewhere, in a bundle of ours.
 
-    open -> wrap -> load -> parity -> (assemble: activations -> calibrate -> probes -> evaluation
-    -> bundle) -> register
+    open -> wrap -> load -> parity -> (assemble: activations -> measurements -> calibrate -> probes
+    -> pairs -> review -> evaluation -> trust -> bundle) -> register
 
 The network stays as it is. The cohort's training lesions fit probes and the out-of-distribution
 score, its validation lesions choose, its test lesions are looked at once. Whether the network saw
@@ -156,7 +156,7 @@ def adopt(
         config,
         out / "bundle",
         name=f"lesionlens-{cohort.file.name}-{classifier.name}",
-        source=Source(cohort.file.name, cohort.file.synthetic, cohort.hash, cohort.file.modality),
+        source=Source(cohort, cohort.hash),
         seed=seed,
         stages=stages,
         record=_record(classifier, names, config),

@@ -1,6 +1,7 @@
 """From a classifier's graphs to a bundle: everything that comes after the fit.
 
-    activations -> calibrate -> probes -> evaluation -> bundle
+    activations -> measurements -> calibrate -> probes -> pairs -> review -> evaluation -> trust
+    -> bundle
 
 The same for a network that was trained here and for one that was adopted. Training lesions fit
 probes and the out-of-distribution score; validation lesions choose (temperature, taps, probe kind,
@@ -12,38 +13,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle.parts import BundleParts
+from models.bundle.read import read_bundle
 from models.bundle.runtime import load_model
 from models.bundle.write import write_bundle
 from models.cnn.data import SplitArrays
+from models.cohort.format import Cohort
 from models.evaluation.calibration import fit_temperature, softmax
 from models.evaluation.classification import evaluate_classifier
 from models.evaluation.detection import evaluate_features
+from models.imaging.measurements import names
+from models.probes.labelling import choose_labelled
 from models.vocabulary import Vocabulary
 from services.training.activations import Activations, read_activations
 from services.training.detectors import Detectors, fit_detectors
 from services.training.graphs import Graphs
-from services.training.labelled import choose_labelled
+from services.training.measurements import measure_split
+from services.training.pairs import Phantom, fit_directions
 from services.training.profiles import Profile
+from services.training.review import fit_judges
 from services.training.splits import NAMES, Splits
 from services.training.stages import Stages
 from services.training.tolerance import tolerate
+from services.training.trust import trust_cards
+from services.training.weights import weigh_classes
 from wire.bundle import Manifest
+from wire.explanation import TrustCard
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the lesions are. name: of the cohort. content: its hash."""
+    """What the lesions are. content: hash of the lesions that are used."""
 
-    name: str
-    synthetic: bool
+    cohort: Cohort
     content: str
-    modality: Literal["MR", "CT"] = "MR"
 
 
 @dataclass(frozen=True)
@@ -73,9 +82,9 @@ def assemble(
 ) -> Assembled:
     """Write the bundle `out` around the classifier of `graphs`; it opens as a server would open it.
 
-    config: preprocessing, recipe, passes, labelled, probe_taps, phase_dropout, ood_quantile and
-    bootstraps are read; its architecture and optimisation are not. name: of the bundle. record:
-    joins training.json.
+    config: preprocessing, recipe, passes, labelled, probe_taps, pairs, trust, phase_dropout,
+    ood_quantile and bootstraps are read; its architecture and optimisation are not. name: of the
+    bundle. record: joins training.json.
 
     Raises BundleError for graphs that a server would refuse.
     """
@@ -88,6 +97,13 @@ def assemble(
             f"{config.reference_passes} a reference or test lesion"
         )
 
+    with stages.stage("measurements", "of the image, without the network"):
+        phases = vocabulary.phase_ids
+        measured = {
+            n: measure_split(getattr(splits, n), config.preprocessing, phases) for n in NAMES
+        }
+        stages.result(f"{measured['training'].shape[1]} a lesion")
+
     with stages.stage("calibrate", "temperature on validation"):
         # On the plain view: what /v1/predictions serves.
         temperature = fit_temperature(at["validation"].logits, validation.classes)
@@ -99,6 +115,7 @@ def assemble(
             validation,
             at["training"],
             at["validation"],
+            (measured["training"], measured["validation"]),
             labelled,
             vocabulary,
             config.tap_choices(list(graphs.taps)),
@@ -113,17 +130,81 @@ def assemble(
             f"validation macro AUROC {'undefined' if macro is None else f'{macro:.3f}'}"
         )
 
+    with stages.stage("pairs", "lesions with and without each feature"):
+        directions = fit_directions(
+            graphs.classifier,
+            training,
+            at["training"],
+            labelled,
+            vocabulary,
+            config.preprocessing,
+            phantom=Phantom.of(source.cohort),
+            per_feature=config.pairs,
+            seed=seed,
+            progress=stages.step,
+        )
+        stages.result(
+            f"{directions.counts.sum()} pairs by {directions.origin}" if directions else "none"
+        )
+
+    with stages.stage("review", "when a person should look again"):
+        judges = fit_judges(
+            graphs.classifier,
+            training,
+            validation,
+            at["validation"],
+            (measured["training"], measured["validation"]),
+            names(tuple(phases)),
+            labelled,
+            detectors,
+            vocabulary,
+            temperature,
+            config.preprocessing,
+            bootstraps=config.bootstraps,
+            seed=seed,
+        )
+        found = judges.quality["probes"].auroc
+        stages.result(
+            "wrong answers told from right ones on validation with AUROC "
+            f"{'undefined' if found is None else f'{found:.3f}'}"
+        )
+
     with stages.stage("evaluation", "the test split, once"):
         evaluation: dict[str, Any] = {}
         for split_name, split in (("validation", validation), ("test", test)):
             evaluation |= _evaluate(
-                at[split_name], split, split_name, detectors, vocabulary, temperature, config, seed
+                at[split_name],
+                measured[split_name],
+                split,
+                split_name,
+                detectors,
+                vocabulary,
+                temperature,
+                config,
+                seed,
             )
         evaluation["parity"] = {
             "split": "validation",
             "n": graphs.n_compared,
             **rounded(graphs.figures),
         }
+        if directions is not None:
+            seen = detectors.evidence.join(at["validation"].averaged, measured["validation"])
+            evaluation["relevance"] = {
+                "split": "validation",
+                "form": "activation_removal",
+                "classes": weigh_classes(
+                    graphs.gradients,
+                    validation,
+                    at["validation"],
+                    directions,
+                    detectors.probes.found(seen),
+                    vocabulary,
+                    config.preprocessing,
+                    draws=config.bootstraps,
+                    seed=seed,
+                ),
+            }
         evaluation["probe_taps"] = {"split": "validation", "macro_auroc": detectors.choices}
         held = evaluation["classifier"]
         stages.result(
@@ -151,36 +232,65 @@ def assemble(
                 )
             )
 
+    parts = BundleParts(
+        name=name,
+        architecture=graphs.architecture,
+        trained_on=source.cohort.file.name,
+        synthetic=source.cohort.file.synthetic,
+        vocabulary=vocabulary,
+        taps=graphs.taps,
+        probe_taps=detectors.probe_taps,
+        measurements=list(detectors.evidence.measurements),
+        preprocessing=config.preprocessing,
+        recipe=config.recipe,
+        temperature=temperature,
+        classifier=graphs.classifier,
+        gradients=graphs.gradients,
+        probes=detectors.probes,
+        reference=detectors.reference,
+        ood=detectors.ood,
+        parity=graphs.parity,
+        training=_record(splits, source, seed, labelled) | (record or {}),
+        evaluation=evaluation,
+        directions=directions,
+        judges=judges,
+        optional_phases=config.optional_phases(vocabulary.phase_ids),
+        modality=source.cohort.file.modality,
+        origin=graphs.origin,
+    )
+    with stages.stage("trust", "how far maps can be trusted"):
+        trust: list[TrustCard] = []
+        if config.trust:
+            trust = _trust(parts, validation, source.cohort, out.parent, seed, stages)
+        passed = [f"{c.method} ({c.kind})" for c in trust if c.passed]
+        stages.result(f"passed: {', '.join(passed) or 'none'}" if trust else "not measured")
+
     with stages.stage("bundle", "writing and reading back"):
-        manifest = write_bundle(
-            out,
-            BundleParts(
-                name=name,
-                architecture=graphs.architecture,
-                trained_on=source.name,
-                synthetic=source.synthetic,
-                vocabulary=vocabulary,
-                taps=graphs.taps,
-                probe_taps=detectors.probe_taps,
-                preprocessing=config.preprocessing,
-                recipe=config.recipe,
-                temperature=temperature,
-                classifier=graphs.classifier,
-                gradients=graphs.gradients,
-                probes=detectors.probes,
-                reference=detectors.reference,
-                ood=detectors.ood,
-                parity=graphs.parity,
-                training=_record(splits, source, seed, labelled) | (record or {}),
-                evaluation=evaluation,
-                optional_phases=config.optional_phases(vocabulary.phase_ids),
-                modality=source.modality,
-                origin=graphs.origin,
-            ),
-        )
+        manifest = write_bundle(out, replace(parts, trust=trust))
         load_model(out)  # refuses what a server would refuse
         stages.result(manifest.hash)
     return Assembled(out, manifest, temperature, detectors, at, evaluation)
+
+
+def _trust(
+    parts: BundleParts,
+    validation: SplitArrays,
+    cohort: Cohort,
+    folder: Path,
+    seed: int,
+    stages: Stages,
+) -> list[TrustCard]:
+    """Maps are measured as a server would draw them: from a bundle, written aside for that."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as aside:
+        write_bundle(Path(aside) / "bundle", parts)
+        bundle = read_bundle(Path(aside) / "bundle")
+        model = load_model(bundle)
+
+        def tick(fraction: float) -> None:
+            stages.step(round(100 * fraction), 100)
+
+        return trust_cards(bundle, model, validation, cohort=cohort, seed=seed, tick=tick)
 
 
 def _activations(
@@ -215,6 +325,7 @@ def _activations(
 
 def _evaluate(
     at: Activations,
+    measured: NDArray[np.float32],
     split: SplitArrays,
     name: str,
     detectors: Detectors,
@@ -224,7 +335,7 @@ def _evaluate(
     seed: int,
 ) -> dict[str, Any]:
     suffix = "" if name == "test" else f"_{name}"
-    h = at.joined(detectors.probe_taps)
+    h = detectors.evidence.join(at.averaged, measured)
     return {
         f"classifier{suffix}": evaluate_classifier(
             softmax(at.logits / temperature),

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -69,13 +71,16 @@ def fit(
     classes: int,
     seed: int,
     key: str,
+    labelled: NDArray[np.int64] | None = None,
     resume: bool = True,
     bar: bool = False,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     hardware: Hardware | None = None,
 ) -> FitResult | None:
     """Train to the end or continue to it. key: hash of configuration and data; another key starts
-    afresh. bar: Lightning's rich progress bar. None in every process but the first of several.
+    afresh. labelled: training lesions that lend their features to the heads of a profile with
+    concept supervision. bar: Lightning's rich progress bar. None in every process but the first of
+    several.
 
     Raises Interrupted on Ctrl-C, InputError for hardware that is not there.
 
@@ -90,14 +95,22 @@ def fit(
     torch.set_num_threads(hardware.threads)
     pl.seed_everything(seed, verbose=False)
     edge = profile.preprocessing.tensor_voxels
-    network = build(profile.architecture, training.bases.shape[1], classes, edge)
+    features = _taught(training, profile, labelled)
+    network = build(
+        profile.architecture.model_copy(
+            update={"concepts": 0 if features is None else features.shape[1]}
+        ),
+        training.bases.shape[1],
+        classes,
+        edge,
+    )
     done = int(state.get("epochs", 0))
     record = Record(folder, key, seed, on_epoch)
     if not state.get("finished"):
         o = profile.optimisation
         steps = len(BalancedBatches(training.classes, o.batch, seed, 0))
         epochs = o.epochs_for(steps)
-        module = ClassifierTraining(network, o, seed, steps)
+        module = ClassifierTraining(network, o, seed, steps, profile.concepts)
         callbacks: list[Callback] = [
             record,
             EarlyStopping(
@@ -121,7 +134,7 @@ def fit(
         )
         if not state and trainer.is_global_zero:
             start_afresh(folder, key, seed)
-        data = _Data(training, validation, profile, seed)
+        data = _Data(training, validation, profile, seed, features)
         checkpoint = str(folder / CHECKPOINT) if done else None
         _run(trainer, module, data, checkpoint, record)
         network = module.kept
@@ -141,6 +154,17 @@ def fit(
     )
 
 
+def _taught(
+    training: SplitArrays, profile: Profile, labelled: NDArray[np.int64] | None
+) -> NDArray[np.float32] | None:
+    """What feature heads learn from, [n, F]: the labelled lesions', NaN for all others."""
+    if not profile.concepts or labelled is None or training.features.shape[1] == 0:
+        return None
+    features = np.full(training.features.shape, np.nan, dtype=np.float32)
+    features[labelled] = training.features[labelled]
+    return features
+
+
 class _Data(pl.LightningDataModule):
     """Fresh balanced, augmented batches every epoch; the plain centre views for validation.
 
@@ -148,9 +172,15 @@ class _Data(pl.LightningDataModule):
     """
 
     def __init__(
-        self, training: SplitArrays, validation: SplitArrays, profile: Profile, seed: int
+        self,
+        training: SplitArrays,
+        validation: SplitArrays,
+        profile: Profile,
+        seed: int,
+        features: NDArray[np.float32] | None,
     ) -> None:
         super().__init__()
+        self.features = features
         self.training, self.profile, self.seed = training, profile, seed
         x = centre(torch.from_numpy(validation.bases), profile.preprocessing)
         x = x.contiguous(memory_format=torch.channels_last_3d)
@@ -167,6 +197,7 @@ class _Data(pl.LightningDataModule):
             self.seed,
             self.trainer.current_epoch,
             phase_dropout=p.phase_dropout,
+            features=self.features,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )

@@ -1,7 +1,7 @@
 """Cohort in, model bundle out: the stages of a training, in order.
 
-    load -> fit -> export -> parity -> (assemble: activations -> calibrate -> probes -> evaluation
-    -> bundle) -> register
+    load -> fit -> export -> parity -> (assemble: activations -> measurements -> calibrate -> probes
+    -> pairs -> review -> evaluation -> trust -> bundle) -> register
 
 Training lesions fit, validation lesions choose, test lesions are looked at once, at the end, and
 choose nothing.
@@ -24,6 +24,7 @@ from models.cnn.export import export_classifier, export_gradients
 from models.cnn.parity import BATCHES, check_parity, parity, parity_sample
 from models.cohort.format import read_cohort
 from models.passes import views
+from models.probes.labelling import choose_labelled
 from models.voi import centre
 from services.common.settings import Settings
 from services.common.store import register
@@ -129,7 +130,7 @@ def train(
         config,
         out / "bundle",
         name=f"lesionlens-{cohort.file.name}-{config.name}",
-        source=Source(cohort.file.name, cohort.file.synthetic, cohort.hash, cohort.file.modality),
+        source=Source(cohort, cohort.hash),
         seed=seed,
         stages=stages,
         record=training_record(config, fitted, fold, hardware),
@@ -219,6 +220,7 @@ def fit_members(
                 classes=classes,
                 seed=member_seed(seed, member),
                 key=config.digest(content, str(fold), *what),
+                labelled=choose_labelled(splits.training.features, config.labelled, seed),
                 resume=resume,
                 bar=bar,
                 on_epoch=_epoch_line(stages),

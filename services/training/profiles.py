@@ -36,9 +36,19 @@ class Profile(BaseModel):
         description="Choices for the probes' input; validation decides. Empty: the last tap, and "
         "with it the one or two before.",
     )
+    concepts: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the feature heads' loss beside the class's (concept supervision on "
+        "the labelled lesions); 0: no heads.",
+    )
     phase_dropout: float = Field(
         0.0, ge=0, lt=1, description="Share of training views that lose a late phase."
     )
+    pairs: int = Field(
+        60, ge=0, description="Lesions with and without a feature, per feature, for its relevance."
+    )
+    trust: bool = Field(True, description="Measure how far maps can be trusted.")
     members: int = Field(1, ge=1, description="Networks of different seeds in one classifier.")
     ood_quantile: float = Field(0.99, gt=0, lt=1, description="Share of validation kept inside.")
     bootstraps: int = Field(1000, ge=50, description="Resamplings behind a 95 % interval.")
@@ -47,6 +57,8 @@ class Profile(BaseModel):
         """The choices for a network with these taps, the smallest first."""
         if self.probe_taps:
             return list(self.probe_taps)
+        # The labels that calibrate probes taught the heads of 'concept', so probes don't read them.
+        taps = [tap for tap in taps if tap != "concept"]
         return [(taps[-1], *taps[-1 - k : -1]) for k in range(min(3, len(taps)))]
 
     def optional_phases(self, phases: list[str]) -> list[str]:
@@ -59,6 +71,8 @@ class Profile(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
+CONCEPT_WEIGHT = 1.0  # of feature heads, where a training asks for them
+
 PROFILES = {
     p.name: p
     for p in (
@@ -66,6 +80,7 @@ PROFILES = {
             name="demo",
             architecture=Architecture(channels=(16, 32, 64, 96)),
             optimisation=Optimisation(steps=220, min_epochs=30),
+            pairs=20,
             bootstraps=500,
         ),
         Profile(
@@ -108,8 +123,12 @@ def profile(
     epochs: int | None = None,
     members: int | None = None,
     phase_dropout: float | None = None,
+    concepts: bool = False,
 ) -> Profile:
-    """The profile of this name, with what is given in place of its own. Raises InputError."""
+    """The profile of this name, with what is given in place of its own. Raises InputError.
+
+    concepts: with feature heads beside the class.
+    """
     if name not in PROFILES:
         raise InputError(
             "no such profile",
@@ -129,7 +148,18 @@ def profile(
             found=f"{phase_dropout:g}",
             expected="at least 0 and below 1",
         )
-    given: dict[str, Any] = {"members": members, "phase_dropout": phase_dropout}
+    if concepts and chosen.architecture.network != "lesionnet":
+        raise InputError(
+            "this network has no feature heads",
+            field="concepts",
+            found=chosen.architecture.network,
+            expected="lesionnet",
+        )
+    given: dict[str, Any] = {
+        "members": members,
+        "phase_dropout": phase_dropout,
+        "concepts": CONCEPT_WEIGHT if concepts else None,
+    }
     if epochs is not None:
         given["optimisation"] = chosen.optimisation.model_copy(update={"epochs": epochs})
     return chosen.model_copy(update={k: v for k, v in given.items() if v is not None})

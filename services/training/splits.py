@@ -86,7 +86,7 @@ def load_splits(
         before += len(loaded[name])
     if fold is None:
         return Splits(loaded["training"], loaded["validation"], loaded["test"])
-    pool = _joined([loaded[n] for n in ("training", "validation") if n in loaded])
+    pool = join([loaded[n] for n in ("training", "validation") if n in loaded])
     held = _validates(cohort, pool, fold)
     return Splits(
         take(pool, np.flatnonzero(~held)), take(pool, np.flatnonzero(held)), loaded["test"]
@@ -99,16 +99,19 @@ def take(split: SplitArrays, which: NDArray[np.int64]) -> SplitArrays:
         ids=tuple(split.ids[i] for i in which),
         class_ids=tuple(split.class_ids[i] for i in which),
         bases=split.bases[which],
+        sizes_mm=split.sizes_mm[which],
         classes=split.classes[which],
         features=split.features[which],
     )
 
 
-def _joined(splits: Sequence[SplitArrays]) -> SplitArrays:
+def join(splits: Sequence[SplitArrays]) -> SplitArrays:
+    """Splits one after another."""
     return SplitArrays(
         ids=tuple(i for s in splits for i in s.ids),
         class_ids=tuple(c for s in splits for c in s.class_ids),
         bases=np.concatenate([s.bases for s in splits]),
+        sizes_mm=np.concatenate([s.sizes_mm for s in splits]),
         classes=np.concatenate([s.classes for s in splits]),
         features=np.concatenate([s.features for s in splits]),
     )

@@ -29,7 +29,7 @@ from services.training.splits import NAMES, Splits, take
 from services.training.stages import Progress, Stages
 from services.training.vocabularies import vocabulary_of
 
-_ARRAYS = ("bases", "classes", "features")
+_ARRAYS = ("bases", "sizes_mm", "classes", "features")
 
 
 @dataclass(frozen=True)
@@ -55,34 +55,36 @@ def save_arrays(
         place = folder / name
         count = len(cohort.lesions(name))
         if not (place / "lesions.json").is_file():
-            place.mkdir(parents=True, exist_ok=True)
 
             def step(done: int, _: int, before: int = before) -> None:
                 progress(before + done, total)
 
             split = load_split(cohort, name, vocabulary, spec, threads=2, progress=step)
-            for field in _ARRAYS:
-                np.save(place / f"{field}.npy", getattr(split, field), allow_pickle=False)
-            ids = {"ids": list(split.ids), "class_ids": list(split.class_ids)}
-            (place / "lesions.json").write_text(json.dumps(ids), "utf-8")  # last: it is whole now
+            save_split(split, place)
         before += count
 
 
 def open_arrays(folder: Path) -> Splits:
     """The splits that `save_arrays` wrote, mapped from disk."""
-    loaded = []
-    for name in NAMES:
-        place = folder / name
-        ids = json.loads((place / "lesions.json").read_text("utf-8"))
-        # Copy on write: torch wants memory that could be written.
-        bases = np.load(place / "bases.npy", mmap_mode="c", allow_pickle=False)
-        classes, features = (
-            np.load(place / f"{field}.npy", allow_pickle=False) for field in _ARRAYS[1:]
-        )
-        loaded.append(
-            SplitArrays(tuple(ids["ids"]), tuple(ids["class_ids"]), bases, classes, features)
-        )
-    return Splits(*loaded)
+    return Splits(*(open_split(folder / name) for name in NAMES))
+
+
+def save_split(split: SplitArrays, place: Path) -> None:
+    """One .npy an array; `lesions.json` comes last, when the rest is whole."""
+    place.mkdir(parents=True, exist_ok=True)
+    for field in _ARRAYS:
+        np.save(place / f"{field}.npy", getattr(split, field), allow_pickle=False)
+    ids = {"ids": list(split.ids), "class_ids": list(split.class_ids)}
+    (place / "lesions.json").write_text(json.dumps(ids), "utf-8")
+
+
+def open_split(place: Path) -> SplitArrays:
+    """What `save_split` wrote, its bases mapped from disk."""
+    ids = json.loads((place / "lesions.json").read_text("utf-8"))
+    # Copy on write: torch wants memory that could be written.
+    bases = np.load(place / "bases.npy", mmap_mode="c", allow_pickle=False)
+    rest = [np.load(place / f"{field}.npy", allow_pickle=False) for field in _ARRAYS[1:]]
+    return SplitArrays(tuple(ids["ids"]), tuple(ids["class_ids"]), bases, *rest)
 
 
 def subset(splits: Splits, which: NDArray[np.int64]) -> Splits:
@@ -160,7 +162,7 @@ def train_bundle(
         config,
         folder / "bundle",
         name=f"lesionlens-{cohort.file.name}-{config.name}",
-        source=Source(cohort.file.name, cohort.file.synthetic, content, cohort.file.modality),
+        source=Source(cohort, content),
         seed=seed,
         stages=stages,
         record=record,

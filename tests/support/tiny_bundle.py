@@ -27,7 +27,11 @@ COHORT_SOURCES = (
 )
 BUNDLE_SOURCES = (
     *COHORT_SOURCES,
+    "models/attribution",
     "models/cnn",
+    "models/consistency",
+    "models/imaging",
+    "models/relevance",
     "models/bundle",
     "models/probes",
     "models/evaluation",
@@ -79,6 +83,7 @@ def tiny_profile():  # type: ignore[no-untyped-def]
             "architecture": small,
             "passes": 6,
             "reference_passes": 3,
+            "pairs": 4,
             "bootstraps": 50,
         }
     )

@@ -54,7 +54,8 @@ def bundle(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--cohort", str(cohort), "--vocabulary", str(cohort / "vocabulary.json"),
         "--preprocessing", str(folder / "preprocessing.json"),
         "--taps", ",".join(f"{tap}={path}" for tap, path in TAPS.items()),
-        "--passes", "2", "--reference-passes", "1", "--no-store", "--out", str(folder / "out"),
+        "--passes", "2", "--reference-passes", "1", "--pairs", "2", "--no-trust", "--no-store",
+        "--out", str(folder / "out"),
     )  # fmt: skip
     return folder / "out" / "bundle"
 

@@ -46,12 +46,17 @@ def test_explain_gives_the_same_bytes_here_and_on_the_server(
     stack: Stack, tiny_bundle: Path, tiny_cohort: Path, tmp_path: Path
 ) -> None:
     lesion = read_cohort(tiny_cohort).lesions("test")[0].lesion_id
-    source = ["explain", "--cohort", str(tiny_cohort), "--lesion", lesion, *FAST]
+    said = ["--reader", "washout=present,thin_walled=absent", "--reader-source", "report"]
+    source = ["explain", "--cohort", str(tiny_cohort), "--lesion", lesion, *FAST, *said]
     run(*source, "--bundle", str(tiny_bundle), "--out", str(tmp_path / "here"))
     run(*source, "--server", stack.url, "--out", str(tmp_path / "there"))
     for name in ("explanation.json", "report.html", "maps.npz"):
         here, there = (tmp_path / side / name for side in ("here", "there"))
         assert here.read_bytes() == there.read_bytes(), name
+    document = json.loads((tmp_path / "here" / "explanation.json").read_text("utf-8"))
+    assert [c["source"] for c in document["consistency"]] == ["report", "probes"]
+    assert document["review"]["source"] == "report"
+    assert document["trust"]
 
 
 def test_dicom_gives_the_same_class_and_features_as_nifti(

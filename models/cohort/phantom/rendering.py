@@ -43,6 +43,8 @@ class Rendering:
 def render(spec: LesionSpec, noise: bool = True) -> Rendering:
     """Render a lesion. Deterministic; `noise=False` leaves the receiver noise out."""
     scene = background(spec)
+    switched = set(spec.drawn) != set(spec.features)
+    untouched = {p: image.copy() for p, image in scene.image.items()} if switched else {}
     if other := beside(spec):
         far = Crop(other)
         if not far.empty:
@@ -60,9 +62,9 @@ def render(spec: LesionSpec, noise: bool = True) -> Rendering:
         stored = np.rint(signal * np.float32(spec.scanner.gain)).clip(0, 32767)
         volumes[p] = Volume.make(stored, affine)
     whole = masks["lesion"]
-    if set(spec.drawn) != set(spec.features):
+    if switched:
         first = Crop(replace(spec, features=spec.drawn))
-        canvas = _painted(first.spec, first, background(spec).image, scene.texture)
+        canvas = _painted(first.spec, first, untouched, scene.texture)
         whole = _place(canvas.masks()["lesion"], first, spec.shape)
     return Rendering(volumes, _boxes(spec, whole), masks)
 

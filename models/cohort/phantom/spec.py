@@ -140,12 +140,18 @@ def _layout(seed: int, block: int) -> tuple[tuple[str, int], ...]:
     return tuple(zip(classes, first, strict=True))
 
 
-def draw(seed: int, index: int, class_id: str | None = None) -> LesionSpec:
+def draw(
+    seed: int,
+    index: int,
+    class_id: str | None = None,
+    *,
+    atypical_share: float = profiles.ATYPICAL_SHARE,
+) -> LesionSpec:
     """Draw lesion `index` of the cohort `seed`; the same arguments give the same lesion.
 
     `class_id` overrides the class that the layout gives; it may be one outside the classes
-    ('abscess'). Raises InputError for a negative seed or
-    index, or an unknown class.
+    ('abscess'). atypical_share: chance that its features follow the average over the classes by
+    half. Raises InputError for a negative seed or index, or an unknown class.
     """
     if seed < 0 or index < 0:
         raise InputError("negative", field="seed", expected="seed and index of 0 or more")
@@ -156,7 +162,7 @@ def draw(seed: int, index: int, class_id: str | None = None) -> LesionSpec:
         raise InputError("unknown class", field="class", found=name, expected=", ".join(known))
     scanner = _scanner(np.random.default_rng([seed, PATIENT, first]))
     rng = np.random.default_rng([seed, LESION, index])
-    features = _features(name, rng)
+    features = _features(name, rng, atypical_share)
     form = _form(name, features, rng)
     base = _base(name, features, rng)
     shifts = _shifts(rng)
@@ -228,14 +234,16 @@ def _scanner(rng: np.random.Generator) -> Scanner:
     )
 
 
-def _features(class_id: str, rng: np.random.Generator) -> dict[str, float]:
+def _features(
+    class_id: str, rng: np.random.Generator, atypical_share: float = profiles.ATYPICAL_SHARE
+) -> dict[str, float]:
     """One to four features given the class, without contradictions; id -> strength.
 
     None outside the classes.
     """
     if class_id in profiles.OUTSIDE_CLASSES:
         return {}
-    blend = 0.5 if rng.random() < profiles.ATYPICAL_SHARE else 0.0
+    blend = 0.5 if rng.random() < atypical_share else 0.0
     chances = {
         f: (1 - blend) * profiles.chance(f, class_id) + blend * profiles.mean_chance(f)
         for f in FEATURES

@@ -18,9 +18,10 @@ def conv(step: Step) -> Gradients:
     t = step.tape
     pads = [r - b for r, b in zip(window.reach, window.begin, strict=True)]
     pads += [r - e for r, e in zip(window.reach, window.end, strict=True)]
-    if set(window.stride) == {1} and min(pads) >= 0:
-        # onnxruntime computes a plain convolution faster than a transposed one.
-        outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+    outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+    # onnxruntime computes a plain convolution faster than a transposed one, unless many channels
+    # become few (16 to 3 at 24 cubed: 2.2 against 0.9 ms).
+    if set(window.stride) == {1} and min(pads) >= 0 and outputs < 3 * inputs:
         space = weight.shape[2:]
         turned = np.flip(weight, axis=tuple(range(2, weight.ndim)))
         turned = turned.reshape(groups, outputs, inputs, *space).swapaxes(1, 2)

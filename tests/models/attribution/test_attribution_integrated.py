@@ -8,11 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.attribution import chunked
-from models.attribution.integrated import Attribution, centred_logit, integrated_gradients
+from models.attribution.goal import Attribution, Goal, Settings, centred_logit
+from models.attribution.integrated import integrated_gradients
 from models.voi import tensor
 from tests.models.reasons.small_network import SPEC, SmallNetwork, lesion
 
 TARGET = {"logits": centred_logit(2, 6)}
+
+
+def drawn_by(network: SmallNetwork, x: np.ndarray, weights: dict, steps: int) -> Attribution:
+    return integrated_gradients(network, x, [Goal(weights)], Settings(steps=steps))[0]
 
 
 def image(seed: int) -> np.ndarray:
@@ -45,7 +50,7 @@ def test_centred_weights_sum_to_zero() -> None:
 @given(seed=st.integers(0, 500), lesion_seed=st.integers(0, 500))
 def test_map_adds_up_to_the_change_of_the_target(seed: int, lesion_seed: int) -> None:
     network, x = SmallNetwork(seed), image(lesion_seed)
-    drawn = integrated_gradients(network, x, TARGET, 64)
+    drawn = drawn_by(network, x, TARGET, 64)
     logits = network.forward(np.stack([x, np.zeros_like(x)]), ["logits"])["logits"]
     change = float((logits[0] - logits[1]) @ TARGET["logits"])
     assert drawn.change == pytest.approx(change, abs=1e-4)
@@ -53,13 +58,13 @@ def test_map_adds_up_to_the_change_of_the_target(seed: int, lesion_seed: int) ->
 
 
 def test_one_step_is_exact_where_the_network_is_homogeneous() -> None:
-    drawn = integrated_gradients(SmallNetwork(0, bias=0.0), image(1), TARGET, 1)
+    drawn = drawn_by(SmallNetwork(0, bias=0.0), image(1), TARGET, 1)
     assert drawn.completeness_error == pytest.approx(0, abs=1e-4)
 
 
 def test_more_steps_come_nearer() -> None:
     network, x = SmallNetwork(3), image(2)
-    few, many = (integrated_gradients(network, x, TARGET, n).completeness_error for n in (1, 64))
+    few, many = (drawn_by(network, x, TARGET, n).completeness_error for n in (1, 64))
     assert few is not None
     assert many is not None
     assert many < few
@@ -68,21 +73,21 @@ def test_more_steps_come_nearer() -> None:
 def test_what_equals_parenchyma_gets_nothing() -> None:
     x = image(3)
     x[:, :4] = 0
-    drawn = integrated_gradients(SmallNetwork(0), x, TARGET, 8)
+    drawn = drawn_by(SmallNetwork(0), x, TARGET, 8)
     assert np.abs(drawn.map[:, :4]).max() == 0
     assert np.abs(drawn.map[:, 4:]).max() > 0
 
 
 def test_two_lesions_have_two_maps() -> None:
     network = SmallNetwork(0)
-    one, two = (integrated_gradients(network, image(s), TARGET, 8).map for s in (1, 2))
+    one, two = (drawn_by(network, image(s), TARGET, 8).map for s in (1, 2))
     assert np.corrcoef(one.ravel(), two.ravel())[0, 1] < 0.99
 
 
 def test_pooled_taps_are_targets_too() -> None:
     network, x = SmallNetwork(0), image(4)
     weights = np.linspace(-1, 1, 8).astype(np.float32)
-    drawn = integrated_gradients(network, x, {"fc": weights}, 64)
+    drawn = drawn_by(network, x, {"fc": weights}, 64)
     fc = network.forward(np.stack([x, np.zeros_like(x)]), ["fc"])["fc"]
     assert drawn.map.sum() == pytest.approx(float((fc[0] - fc[1]) @ weights), abs=0.02)
 
@@ -114,5 +119,31 @@ def test_a_tick_that_raises_stops_the_work() -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        integrated_gradients(network, image(0), TARGET, 64, tick)
-    assert len(network.calls) == 1
+        integrated_gradients(network, image(0), [Goal(TARGET)], Settings(steps=64), tick)
+    assert network.calls == [2, 8]  # both ends, one chunk
+
+
+def test_a_baseline_shares_out_the_difference_from_it() -> None:
+    network, x = SmallNetwork(0), image(5)
+    near = x.copy()
+    near[1, 4:8, 4:8, 4:8] += 0.3
+    plain, edited = integrated_gradients(
+        network, x, [Goal(TARGET), Goal(TARGET, near)], Settings(steps=32)
+    )
+    logits = network.forward(np.stack([x, near]), ["logits"])["logits"]
+    assert edited.change == pytest.approx(
+        float((logits[0] - logits[1]) @ TARGET["logits"]), abs=1e-5
+    )
+    assert edited.map.sum() == pytest.approx(edited.change, abs=1e-3)
+    assert np.count_nonzero(edited.map) == 64
+    assert np.count_nonzero(plain.map) > 64
+
+
+def test_goals_do_not_disturb_each_other() -> None:
+    network, x = SmallNetwork(0), image(6)
+    goals = [Goal(TARGET), Goal({"fc": np.ones(8, np.float32)}), Goal(TARGET, 0.5 * x)]
+    together = integrated_gradients(network, x, goals, Settings(steps=4))
+    for goal, found in zip(goals, together, strict=True):
+        alone = integrated_gradients(network, x, [goal], Settings(steps=4))[0]
+        assert np.array_equal(alone.map, found.map)
+        assert alone.change == pytest.approx(found.change, abs=1e-6)

@@ -1,7 +1,7 @@
-"""A bundle of schema 1, written by the release that had it, is read, served and still guarded.
+"""Bundles of earlier schemas, written by the releases that had them, are read, served and guarded.
 
-tests/models/bundle/schema1 was written by `write_bundle` of the last commit with schema 1, from the
-parts of tiny_onnx as they were then; nothing in it was changed since.
+tests/models/bundle/schema1 and schema2 were written by `write_bundle` of the last commit with that
+schema, from the parts of tiny_onnx as they were then; nothing in them was changed since.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.bundle.manifest import MANIFEST, REQUIRED, content_hash, manifest_bytes
-from models.bundle.migrate import OLDEST_SCHEMA, Manifest1, check_manifest
+from models.bundle.migrate import OLDEST_SCHEMA, Manifest1, Manifest2, check_manifest
 from models.bundle.read import read_bundle
 from models.bundle.runtime import load_model
 from models.errors import BundleError
 from wire.bundle import BUNDLE_SCHEMA, Manifest
 
 SCHEMA1 = Path(__file__).parent / "schema1"
+SCHEMA2 = Path(__file__).parent / "schema2"
 
 
 @pytest.fixture
@@ -44,6 +45,21 @@ def test_it_is_lifted_and_keeps_its_address_and_its_numbers() -> None:
     x = tiny_onnx.images(2, 8)
     found = model.forward(x, ["scores"])["scores"]
     np.testing.assert_allclose(found, tiny_onnx.expected_outputs(x)["scores"], atol=1e-5)
+
+
+def test_schema_2_is_lifted_and_explains_what_it_can() -> None:
+    bundle = load_model(SCHEMA2).bundle
+    written = json.loads((SCHEMA2 / MANIFEST).read_bytes())
+    assert (written["schema_version"], bundle.manifest.schema_version) == (2, BUNDLE_SCHEMA)
+    for name, value in written.items():
+        if name != "schema_version":
+            assert getattr(bundle.manifest, name) == value, name
+    assert bundle.manifest.optional_phases == ["delayed"]
+    assert bundle.manifest.measurements == []
+    assert (bundle.directions, bundle.judges, bundle.trust) == (None, None, ())
+    h = bundle.reference.activations
+    assert bundle.probes.probabilities(h).shape == (len(h), len(bundle.manifest.features))
+    assert bundle.probes.quality[0].ppv is None  # was not measured then
 
 
 def test_its_parts_work_as_they_did() -> None:
@@ -125,10 +141,13 @@ def test_a_version_that_is_no_number_is_refused(copy: Path, version: object) -> 
     assert refusal.value.field == MANIFEST
 
 
-def test_both_schemas_are_addressed_by_the_same_rule() -> None:
-    written = Manifest1.model_validate(json.loads((SCHEMA1 / MANIFEST).read_bytes()))
+@pytest.mark.parametrize(("folder", "kind"), [(SCHEMA1, Manifest1), (SCHEMA2, Manifest2)])
+def test_every_schema_is_addressed_by_the_same_rule(
+    folder: Path, kind: type[Manifest1] | type[Manifest2]
+) -> None:
+    written = kind.model_validate(json.loads((folder / MANIFEST).read_bytes()))
     assert content_hash(written) == written.hash
-    assert manifest_bytes(written) == (SCHEMA1 / MANIFEST).read_bytes()
+    assert manifest_bytes(written) == (folder / MANIFEST).read_bytes()
     lifted = check_manifest(json.loads(manifest_bytes(written)), manifest_bytes(written))
     assert isinstance(lifted, Manifest)
     assert content_hash(lifted) != lifted.hash  # the address is that of the bytes on disk

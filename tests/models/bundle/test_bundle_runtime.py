@@ -183,4 +183,4 @@ def test_it_is_the_port(model: OnnxModel, tiny_bundle: Path) -> None:
     assert dict(port.info.taps) == {"conv1": 5, "fc": 4}
     vector = bundle.probe_vector(model.forward(tiny_onnx.images(2, 0), ["conv1", "fc"]))
     assert vector.shape == (2, bundle.probes.length)
-    assert bundle.probe_slices == {"conv1": slice(0, 5), "fc": slice(5, 9)}
+    assert bundle.evidence.slices == {"conv1": slice(0, 5), "fc": slice(5, 9)}

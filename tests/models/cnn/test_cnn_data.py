@@ -160,8 +160,9 @@ def test_load_split_is_the_one_preprocessing(tiny_cohort: Path) -> None:
     assert split.ids == tuple(e.lesion_id for e in entries)
     assert [vocabulary.class_ids[c] for c in split.classes] == [e.class_id for e in entries]
     assert ticks[-1] == (len(entries), len(entries))
-    expected = normalise(load_lesion(cohort, entries[3], vocabulary.phase_ids, SPEC), SPEC)
-    np.testing.assert_array_equal(split.bases[3], expected)
+    lesion = load_lesion(cohort, entries[3], vocabulary.phase_ids, SPEC)
+    np.testing.assert_array_equal(split.bases[3], normalise(lesion, SPEC))
+    np.testing.assert_array_equal(split.sizes_mm[3], lesion.size_mm)
 
 
 def test_feature_status_becomes_numbers(tiny_cohort: Path) -> None:

@@ -37,6 +37,7 @@ def samples(n: int = 16) -> np.ndarray:
 
 CASES = {
     "lesionnet": lambda: settled(SMALL, 0),
+    "feature heads": lambda: settled(SMALL.model_copy(update={"concepts": 3}), 0),
     "wang2019": lambda: settled(FEW, 0),
     "ensemble": lambda: Ensemble([settled(SMALL, s) for s in (0, 1, 2)]).eval(),
     "published ensemble": lambda: Ensemble([settled(FEW, s) for s in (0, 1)]).eval(),

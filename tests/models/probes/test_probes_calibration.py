@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
 
-from models.probes.calibration import NEVER, calibrate, operating_point, prior
+from models.probes.calibration import (
+    FALSE_FINDS,
+    NEVER,
+    above_chance,
+    calibrate,
+    operating_point,
+    prior,
+)
 
 
 def test_perfect_separation_of_ten_lesions_stays_modest() -> None:
@@ -84,3 +92,26 @@ def test_the_operating_point_lies_between_lesions_and_keeps_the_ppv() -> None:
     weak = np.concatenate([[0.7], np.full(30, 0.2)])
     t = operating_point(weak)
     assert weak[weak >= t].mean() >= 0.5
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_chance_is_told_as_a_rank_test_tells_it(ties: bool) -> None:
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for shift in np.linspace(0, 1.5, 40):
+        y = rng.random(60) < 0.25
+        s = rng.normal(size=60) + shift * y
+        s = np.round(s) if ties else s
+        p = mannwhitneyu(s[y], s[~y], alternative="greater", method="asymptotic").pvalue
+        verdicts.append(above_chance(s, y))
+        assert verdicts[-1] == (p < FALSE_FINDS)
+    assert 5 < sum(verdicts) < 35
+
+
+def test_what_is_not_above_chance_is_never_found() -> None:
+    """Scores in the right order by luck: a slope is fitted, but nothing is ever found."""
+    s, y = np.array([0.0, 1.0, 2.0, 3.0]), np.array([0.0, 0.0, 1.0, 1.0])
+    few, many = calibrate(s, y), calibrate(np.tile(s, 5) + np.arange(20) * 0.01, np.tile(y, 5))
+    assert few.slope > 0
+    assert few.threshold == NEVER
+    assert many.threshold < NEVER

@@ -25,6 +25,7 @@ def training_set(n: int, m: int, units: int, *, missing: float = 0.0) -> Trainin
         labels=labels,
         reference=np.concatenate([h[:half], h[n:]]),
         twin=np.where(np.arange(n) < half, np.arange(n), -1),
+        groups=np.zeros(units, dtype=np.int64),
         seed=0,
     )
 
@@ -104,7 +105,7 @@ def test_a_held_out_score_does_not_know_its_own_label() -> None:
     data = training_set(30, 40, 25)
     labels = data.labels.copy()
     labels[7, 0] = 1 - labels[7, 0]
-    turned = TrainingSet(data.z, labels, data.reference, data.twin, data.seed)
+    turned = TrainingSet(data.z, labels, data.reference, data.twin, data.groups, data.seed)
     before, after = fit_gaussian(data).held_out, fit_gaussian(turned).held_out
     assert after[7, 0] == pytest.approx(before[7, 0], rel=1e-9)
     assert not np.allclose(after[:, 0], before[:, 0])

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
+from scipy.stats import binom
 from synthetic_activations import Planted, planted
 
 from models.errors import InputError
 from models.evaluation.ranking import auroc
+from models.probes.calibration import FALSE_FINDS, NEVER
 from models.probes.probeset import HELD_OUT, PROBES, ProbeSet
 
 NAMES = ["a", "b", "c"]
@@ -46,24 +48,45 @@ def test_planted_features_are_detected_on_new_lesions(world: Planted) -> None:
     assert right / y.sum() > 0.6
     measured = probes.measured(h, y, "test", draws=100)
     assert [q.split for q in measured.quality] == ["test"] * 3
-    assert all(q.auroc > 0.85 and q.ci[0] <= q.auroc <= q.ci[1] for q in measured.quality)  # type: ignore[operator,index]
+    assert all(q.auroc > 0.8 and q.ci[0] <= q.auroc <= q.ci[1] for q in measured.quality)  # type: ignore[operator,index]
     assert all(q.n_present + q.n_absent == 100 for q in measured.quality)
     assert [q.split for q in probes.quality] == [HELD_OUT] * 3
 
 
-def test_shuffled_labels_are_not_found() -> None:
-    """Selectivity: over several worlds a feature that isn't there is almost never found."""
-    shares = []
-    for seed in range(5):
-        world = planted(160, seed=seed)
+def test_a_planted_feature_is_ranked_first() -> None:
+    """Of lesions that show one of three features, the one that they show has the highest
+    probability."""
+    world = planted(700, strength=2.0)
+    probes = ProbeSet.fit(world.h[:200], world.labels[:200], world.h[:200], NAMES, 0)
+    alone = np.flatnonzero(world.labels.sum(axis=1) == 1)
+    alone = alone[alone >= 200]
+    first = probes.probabilities(world.h[alone]).argmax(axis=1)
+    assert len(alone) > 100
+    assert (first == world.labels[alone].argmax(axis=1)).mean() > 0.9
+
+
+def test_a_feature_that_cannot_be_seen_keeps_to_its_budget() -> None:
+    """Shuffled labels, many times: AUROC around one half, and the share of features that may ever
+    be found is within FALSE_FINDS, by the binomial's upper 99 % bound."""
+    able, aurocs, called = [], [], []
+    for seed in range(12):
+        world = planted(200, features=6, seed=seed)
         rng = np.random.default_rng(seed)
-        labels = world.labels[:40][rng.permutation(40)]
-        found = ProbeSet.fit(world.h[:40], labels, world.h[:100], NAMES, 0).found(world.h[100:])
-        shares.append(found.mean())
-    assert np.mean(shares) < 0.15
+        labels = world.labels[:60][rng.permutation(60)]
+        names = [str(f) for f in range(6)]
+        probes = ProbeSet.fit(world.h[:60], labels, world.h[:100], names, 0, only=["whitened"])
+        p = probes.probabilities(world.h[100:])
+        able.append(probes.thresholds < NEVER)
+        called.append(probes.found(world.h[100:]))
+        aurocs.append([auroc(p[:, f], world.labels[100:, f]) for f in range(6)])
+    n = np.size(able)
+    assert np.sum(able) <= binom.ppf(0.99, n, FALSE_FINDS)
+    assert np.mean(called) <= FALSE_FINDS
+    middle, half = np.mean(aurocs), 2.6 * np.std(aurocs) / np.sqrt(n)
+    assert middle - half < 0.5 < middle + half
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_lesions_does_not_matter(random: object) -> None:
     world = planted(80)
@@ -78,7 +101,7 @@ def test_the_order_of_lesions_does_not_matter(random: object) -> None:
     np.testing.assert_array_equal(two.thresholds, one.thresholds)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(value=st.floats(-1e3, 1e3, width=32), where=st.integers(0, 40))
 def test_a_constant_unit_changes_nothing(value: float, where: int) -> None:
     world = planted(80)
@@ -206,14 +229,13 @@ def test_no_labelled_lesion_at_all() -> None:
 def test_validation_decides_when_given(world: Planted) -> None:
     h, y = world.h[200:], world.labels[200:]
     chosen = fit(world, validation=(h, y))
-    for f, kind in enumerate(chosen.kinds):
-        losses = {}
-        for other, probe in chosen.probes.items():
-            s = chosen.scores(h)[other][:, f]
-            p = 1 / (1 + np.exp(-(probe.slope[f] * s + probe.intercept[f])))
-            p = np.clip(p, probe.low[f], probe.high[f])
-            losses[other] = -np.log(np.where(y[:, f] == 1, p, 1 - p)).mean()
-        assert losses[kind] == pytest.approx(min(losses.values()))
+    losses = {}
+    for kind, probe in chosen.probes.items():
+        s = chosen.scores(h)[kind]
+        p = 1 / (1 + np.exp(-(probe.slope * s + probe.intercept)))
+        p = np.clip(p, probe.low, probe.high)
+        losses[kind] = -np.log(np.where(y == 1, p, 1 - p)).mean()
+    assert chosen.kinds == [min(losses, key=lambda kind: losses[kind])] * 3
 
 
 @pytest.mark.parametrize(
@@ -233,3 +255,30 @@ def test_bad_arrays_are_named(
     with pytest.raises(InputError) as refusal:
         ProbeSet.fit(h, labels, reference, NAMES, 0)
     assert refusal.value.field == field
+
+
+def test_more_labels_leave_less_to_chance(world: Planted) -> None:
+    """Beside the spread between lesions, that over draws of labels falls with their number; and it
+    is of the size of what really changes when other lesions are labelled."""
+
+    def log_odds(probes: ProbeSet) -> np.ndarray:
+        probe = probes.probes["whitened"]
+        return probes.scores(world.h[200:])["whitened"] * probe.slope + probe.intercept
+
+    one, more = (fit(world, n, only=["whitened"]) for n in (30, 120))
+    spreads = [
+        p.label_spread(world.h[200:])[:, 0].mean() / log_odds(p)[:, 0].std() for p in (one, more)
+    ]
+    assert 0 < spreads[1] < spreads[0]
+    others = []
+    for start in (30, 60, 90, 120, 150):
+        rows = slice(start, start + 30)
+        probes = ProbeSet.fit(
+            world.h[rows], world.labels[rows], world.h[:200], NAMES, 0, only=["whitened"]
+        )
+        others.append(log_odds(probes))
+    truly = np.std(others, axis=0, ddof=1)[:, 0].mean()
+    assert 0.25 < one.label_spread(world.h[200:])[:, 0].mean() / truly < 2
+    assert one.label_spread(world.h[0]).shape == (3,)
+    without = fit(world, 30, only=["gaussian"])
+    assert np.isnan(without.label_spread(world.h[:4])).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.bundle.read import Bundle
-from tests.models.reasons.small_network import SmallNetwork, shared
+from tests.models.reasons.small_network import SmallNetwork, shared, shared_equipped
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +16,9 @@ def network() -> SmallNetwork:
 @pytest.fixture(scope="session")
 def small_bundle() -> Bundle:
     return shared()[1]
+
+
+@pytest.fixture(scope="session")
+def full_bundle() -> Bundle:
+    """With pairs, judges and trust cards."""
+    return shared_equipped()[1]

@@ -8,22 +8,30 @@ It implements models.model.Model in full, so everything above runs as it does on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle.judges import Judges, ReviewQuality
 from models.bundle.parts import Reference
 from models.bundle.read import Bundle
+from models.consistency.features import FeatureModel
+from models.consistency.image import ImageExpert
+from models.consistency.review import Opinions, ReviewModel
+from models.imaging.measurements import measure
+from models.imaging.measurements import names as measurement_names
 from models.model import ModelInfo
 from models.ood import OutOfDistributionScore, readout
 from models.passes import PassRecipe
 from models.probes.probeset import ProbeSet
+from models.relevance.directions import Directions
 from models.vocabulary import Vocabulary, liver_mri
-from models.voi import Lesion, Preprocessing, tensor
+from models.voi import Lesion, Preprocessing, centre, normalise, tensor
 from wire.bundle import Manifest
+from wire.explanation import TrustCard
 
 SPEC = Preprocessing(lesion_voxels=32, base_voxels=16, tensor_voxels=12)
 CONV, FC = 10, 8
@@ -175,3 +183,62 @@ def shared() -> tuple[SmallNetwork, Bundle]:
     """One network and its bundle for all rooms: fitting probes takes a second."""
     network = SmallNetwork()
     return network, bundle(network)
+
+
+def equipped(network: SmallNetwork, plain: Bundle) -> Bundle:
+    """The same bundle with pairs, judges and trust cards, fitted to lesions of its own."""
+    count = 48
+    bases = np.stack([normalise(lesion(i), SPEC) for i in range(count)])
+    x = np.stack([centre(base, SPEC) for base in bases])
+    values = network.forward(x, ["logits", "conv1", "fc"])
+    names = tuple(plain.vocabulary.feature_ids)
+    rng = np.random.default_rng(6)
+    which = np.tile(np.arange(5), len(names))
+    feature = np.repeat(np.arange(len(names)), 5)
+    taps = {tap: values[tap] for tap in ("conv1", "fc")}
+    absent = {"fc": np.maximum(taps["fc"][which] - rng.random((len(which), FC)), 0)}
+    classes = values["logits"].argmax(axis=1)
+    # Which features a lesion has follows from its class, so that they say something of it.
+    found = ((np.arange(len(names)) + classes[:, None]) % 3 == 0).astype(float)
+    model = FeatureModel.fit(found, classes, plain.manifest.classes, names)
+    measured = np.stack([measure(base, np.array([24.0, 22.0, 20.0]), SPEC) for base in bases])
+    image = ImageExpert.fit(
+        measured, classes, plain.manifest.classes, measurement_names(tuple(plain.manifest.phases))
+    )
+    shares = plain.probabilities(values["logits"])
+    opinions = {
+        source: Opinions(
+            {
+                "network": shares,
+                "surroundings": shares,
+                "image": image.posterior(measured),
+                "features": model.posterior(model.from_statuses(found)),
+            },
+            np.linspace(0.3, 1.0, count),
+        )
+        for source in ("probes", "reader")
+    }
+    truth = np.where(np.arange(count) % 6 == 0, (classes + 1) % 6, classes)
+    review = ReviewModel.fit(opinions, truth)
+    quality = {s: ReviewQuality(0.8, (0.7, 0.9), count, "validation") for s in opinions}
+    card = TrustCard(
+        method="integrated_gradients", kind="class", n=9, split="validation", pointing=0.75,
+        auprc=0.5, control_auprc=0.4, randomisation=0.9, repeatability=0.8, passed=False,
+        failed=["randomisation"],
+    )  # fmt: skip
+    good = card.model_copy(update={"kind": "feature", "passed": True, "failed": []})
+    return replace(
+        plain,
+        directions=Directions.fit(
+            names, taps, {t: v[which] for t, v in taps.items()}, absent, feature, origin="rendering"
+        ),
+        judges=Judges(model, image, review, quality),
+        trust=(card, good),
+    )
+
+
+@cache
+def shared_equipped() -> tuple[SmallNetwork, Bundle]:
+    """As `shared`, with everything that a bundle may hold."""
+    network, plain = shared()
+    return network, equipped(network, plain)

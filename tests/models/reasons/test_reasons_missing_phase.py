@@ -62,7 +62,6 @@ def test_what_only_the_missing_phase_shows_is_not_called_found(
         seen_high |= blind.probability >= blind.threshold
         assert not blind.found
         assert not blind.assessable
-        assert blind.id not in document.expected_missing
         assert [f.id for f in document.features if not f.assessable] == [blind.id]
         for f in document.features:
             assert f.found == (f.assessable and f.probability >= f.threshold)
@@ -116,6 +115,21 @@ def test_refused_by_a_network_that_needs_it(network: SmallNetwork, small_bundle:
             call()
         assert refused.value.code == "missing_phase"
         assert "not trained with phase dropout" in refused.value.line
+
+
+def test_the_review_goes_on_without_the_image_and_without_what_cannot_be_judged(
+    network: SmallNetwork, full_bundle: Bundle
+) -> None:
+    optional = {"optional_phases": full_bundle.manifest.phases[1:]}
+    tolerant = replace(full_bundle, manifest=full_bundle.manifest.model_copy(update=optional))
+    document = explain(without(60, "delayed"), tolerant, network, FEW).document
+    assert document.review is not None
+    assert set(document.review.components) == {
+        "network", "surroundings", "features", "out_of_distribution",
+    }  # fmt: skip
+    (fit,) = document.consistency
+    assert fit.n_features == 13  # all but delayed phase hyperenhancement
+    assert "delayed_hyperenhancement" not in fit.expected_missing
 
 
 def test_the_first_phase_is_always_needed(network: SmallNetwork, tolerant: Bundle) -> None:

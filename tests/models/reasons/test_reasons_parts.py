@@ -24,10 +24,13 @@ from wire.api import ExplanationParameters
 from wire.explanation import (
     ClassProbability,
     DetectionQuality,
+    Effect,
     FeatureFinding,
-    Influence,
     OutOfDistribution,
     Prediction,
+    Relevance,
+    Review,
+    ReviewReason,
 )
 
 
@@ -119,7 +122,12 @@ def feature(feature_id: str, found: bool, value: float, ci: tuple[float, float])
         threshold=0.5,
         probe="logistic",
         scores={},
-        influence=Influence(value=value, ci=ci),
+        relevance=Relevance(
+            form="first_order",
+            value=value,
+            ci=ci,
+            forms={"first_order": Effect(value=value, ci=ci)},
+        ),
         quality=DetectionQuality(auroc=None, ci=None, n_present=0, n_absent=0, split="training"),
         typical_of=entry.typical_of,
     )
@@ -131,27 +139,38 @@ OUTSIDE = OutOfDistribution(score=3, threshold=2, flagged=True, method="m")
 
 def test_words_of_a_clear_case() -> None:
     features = [feature("washout", True, 0.5, (0.4, 0.6)), feature("thin_walled", False, 0, (0, 0))]
-    text = plain_text(prediction(0.9, 0.1), features, ["heterogeneous"], [], WITHIN, liver_mri())
+    text = plain_text(prediction(0.9, 0.1), features, None, WITHIN)
     assert text == (
         "The network reads the lesion as hepatocellular carcinoma (HCC), probability 90 %. "
-        "It finds washout, which weighs for this class. "
-        "Heterogeneous lesion, typical of hepatocellular carcinomas, is not found."
+        "It finds washout, which weighs for this class."
     )
+
+
+def test_words_give_the_reason_of_a_flag() -> None:
+    seen = [feature("washout", True, 0.5, (0.4, 0.6))]
+    flag = Review(
+        flagged=True,
+        score=0.6,
+        threshold=0.3,
+        source="reader",
+        reasons=[ReviewReason(code="consistency", text="the reader's features speak for cysts.")],
+        components={},
+    )
+    text = plain_text(prediction(0.9, 0.1), seen, flag, WITHIN)
+    assert text.endswith("A second look is advised: the reader's features speak for cysts.")
+    calm = flag.model_copy(update={"flagged": False, "reasons": []})
+    assert "second look" not in plain_text(prediction(0.9, 0.1), seen, calm, WITHIN)
 
 
 def test_words_when_nothing_is_found() -> None:
-    text = plain_text(
-        prediction(0.4, 0.3), [feature("washout", False, 0, (0, 0))], [], [], WITHIN, liver_mri()
-    )
+    text = plain_text(prediction(0.4, 0.3), [feature("washout", False, 0, (0, 0))], None, WITHIN)
     assert "unsure" in text
     assert "40 %" in text
     assert "finds none of the 1 features" in text
 
 
 def test_words_say_first_that_a_lesion_is_unknown() -> None:
-    text = plain_text(
-        prediction(0.9), [feature("washout", True, -1, (-2, -0.5))], [], [], OUTSIDE, liver_mri()
-    )
+    text = plain_text(prediction(0.9), [feature("washout", True, -1, (-2, -0.5))], None, OUTSIDE)
     assert text.startswith("This lesion lies outside")
     assert "nothing found weighs clearly for this class" in text
 

@@ -87,7 +87,7 @@ def test_the_page_is_self_contained_and_says_synthetic(
     page = render_evaluation(report)
     assert "synthetic" in page
     assert "http" not in page
-    assert all(name in page for name in bundle.probes.features)
+    assert all(name.replace("_", " ") in page for name in bundle.probes.features)
 
 
 def test_the_page_shows_what_the_whole_evaluation_adds(report: dict[str, Any]) -> None:

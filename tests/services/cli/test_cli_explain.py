@@ -114,6 +114,16 @@ def test_writes_document_report_and_maps(run: Run, data: Path, tmp_path: Path) -
     assert document.provenance.passes == 3
 
 
+def test_what_a_reader_sees_joins_the_document(run: Run, data: Path) -> None:
+    said = ["--reader", "washout=present,thin_walled=absent", "--reader", "central_scar=absent"]
+    _, out, _ = run(*files(data, *PHASES), "--box", BOX, *FAST, *said, "--reader-source", "report")
+    document = Explanation.model_validate_json(out)
+    given = {"washout": "present", "thin_walled": "absent", "central_scar": "absent"}
+    assert document.provenance.reader_features == given
+    assert document.provenance.reader_source == "report"
+    assert {f.id: f.reader for f in document.features if f.reader} == given
+
+
 def test_nifti_cohort_and_dicom_give_one_document(run: Run, data: Path) -> None:
     _, nifti, _ = run(*files(data, *PHASES), "--box", BOX, *FAST)
     _, cohort, _ = run("--cohort", data, "--lesion", "L1", *FAST)
@@ -178,6 +188,13 @@ def bad(data: Path) -> dict[str, tuple[list[str | Path], str]]:
         "unknown lesion": (["--cohort", data, "--lesion", "L9"], "L9"),
         "no cohort": (["--lesion", "L1", *whole, *box], "needs --cohort"),
         "passes": ([*whole, *box, "--passes", "0"], "passes: out of range"),
+        "status": ([*whole, *box, "--reader", "washout=maybe"], "reader: cannot be read"),
+        "twice": (
+            [*whole, *box, "--reader", "washout=present", "--reader", "washout=absent"],
+            "reader: cannot be read",
+        ),
+        "unknown feature": ([*whole, *box, "--reader", "wash=present"], "no such feature"),
+        "map method": ([*whole, *box, "--map-method", "magic"], "no such map method"),
         "empty dicom": (["--dicom", data / "bundle", *box], "dicom"),
         "server and bundle": ([*whole, *box, "--server", "http://x"], "its own bundle"),
     }
@@ -272,7 +289,7 @@ class Server:
         return remote.explain_remote(
             "http://lens.test",
             study(),
-            ExplanationParameters(passes=7),
+            ExplanationParameters(passes=7, reader_features={"washout": "absent"}),
             lambda stage, fraction: None,
             httpx.MockTransport(self),
         )
@@ -304,6 +321,7 @@ def test_uploads_nifti_and_waits_and_fetches_the_exact_bytes() -> None:
         assert nifti_bytes(volume) in body
         assert f'name="box.{phase}"'.encode() in body
     assert b'name="passes"\r\n\r\n7' in body
+    assert b'name="reader_features"\r\n\r\n{"washout": "absent"}' in body
 
 
 def test_a_problem_is_told_in_the_servers_words() -> None:

@@ -210,12 +210,23 @@ def test_an_unknown_id_is_404(site: Site, method: str, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("passes", "0"), ("passes", "many"), ("seed", "-1"), ("map_steps", "1e9"), ("passes", "2.5")],
+    [
+        ("passes", "0"),
+        ("passes", "many"),
+        ("seed", "-1"),
+        ("map_steps", "1e9"),
+        ("passes", "2.5"),
+        ("reader_features", "washout=maybe"),
+        ("reader_features", "{"),
+        ("reader_features", "no_such=present"),
+        ("reader_source", "nobody"),
+        ("map_method", "magic"),
+    ],
 )
 def test_wrong_parameters_name_their_field(site: Site, field: str, value: str) -> None:
     answer = site.post(**{field: value})
     assert answer.status_code == 422
-    assert answer.json()["field"] == field
+    assert answer.json()["field"].partition(".")[0] == field
     assert sum(site.jobs.ledger.counts().values()) == 0
 
 
@@ -224,6 +235,14 @@ def test_parameters_make_another_job(site: Site) -> None:
     assert len(ids) == 2
     parameters = [j.parameters for j in site.jobs.ledger.waiting(2e9)]
     assert ExplanationParameters(passes=3, map_steps=2, seed=1).model_dump() in parameters
+
+
+def test_a_readers_features_are_part_of_the_question_in_any_order(site: Site) -> None:
+    texts = ("washout=present,thin_walled=absent", '{"thin_walled":"absent","washout":"present"}')
+    one, other = (site.post(reader_features=text).json()["id"] for text in texts)
+    assert one == other
+    assert one != site.post().json()["id"]
+    assert one != site.post(reader_features=texts[0], reader_source="report").json()["id"]
 
 
 def test_a_late_report_is_410(site: Site, model: Model) -> None:

@@ -26,7 +26,14 @@ SMALL = {
     "init_features": 8, "growth_rate": 4, "block_config": [2, 2],
 }  # fmt: skip
 QUICK = ADOPTED.model_copy(
-    update={"preprocessing": SPEC, "passes": 3, "reference_passes": 2, "bootstraps": 50}
+    update={
+        "preprocessing": SPEC,
+        "passes": 3,
+        "reference_passes": 2,
+        "bootstraps": 50,
+        "pairs": 2,
+        "trust": False,
+    }
 )
 
 

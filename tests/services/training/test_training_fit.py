@@ -37,6 +37,7 @@ def arrays(n: int, seed: int) -> SplitArrays:
         ids=tuple(f"l{i}" for i in range(n)),
         class_ids=tuple("abc"[c] for c in classes),
         bases=bases,
+        sizes_mm=np.full((n, 3), 20.0),
         classes=classes.astype(np.int64),
         features=np.full((n, 14), np.nan, dtype=np.float32),
     )

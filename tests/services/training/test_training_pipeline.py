@@ -15,10 +15,10 @@ from models.cohort.format import read_cohort, write_cohort
 from models.cohort.load import load_lesion
 from models.errors import CohortError, InputError
 from models.passes import views
+from models.probes.labelling import choose_labelled
 from models.vocabulary import liver_mri
 from models.voi import normalise, tensor
 from services.training.activations import PASS_SEED
-from services.training.labelled import choose_labelled
 from services.training.pipeline import TrainResult, train
 from services.training.profiles import Profile, profile
 from services.training.stages import Report, Stages
@@ -42,6 +42,8 @@ def short() -> Profile:
         update={
             "passes": 2,
             "reference_passes": 1,
+            "pairs": 1,
+            "trust": False,
             "optimisation": base.optimisation.model_copy(update={"epochs": 1}),
         }
     )
@@ -58,8 +60,8 @@ def trained(
 
 def test_result_says_what_was_done(trained: tuple[TrainResult, list[Report]]) -> None:
     result, heard = trained
-    order = ["load", "fit", "export", "parity", "activations", "calibrate", "probes", "evaluation",
-             "bundle"]  # fmt: skip
+    order = ["load", "fit", "export", "parity", "activations", "measurements", "calibrate",
+             "probes", "pairs", "review", "evaluation", "trust", "bundle"]  # fmt: skip
     assert list(result.stages) == order
     assert [r.stage for r in heard if r.seconds is not None] == order
     assert (result.n_train, result.n_validation, result.n_test) == (36, 12, 12)
@@ -107,8 +109,24 @@ def test_reference_is_what_serving_would_compute(
     spec = bundle.preprocessing
     base = normalise(load_lesion(cohort, entry, bundle.vocabulary.phase_ids, spec), spec)
     x = views(base, spec, bundle.recipe, count, PASS_SEED)
-    averaged = bundle.probe_vector(model.forward(x, bundle.manifest.probe_taps)).mean(axis=0)
+    values = model.forward(x, bundle.manifest.probe_taps)
+    averaged = bundle.evidence.tap_vector(values).mean(axis=0)
     np.testing.assert_allclose(averaged, bundle.reference.activations[i], rtol=1e-4, atol=1e-5)
+
+
+def test_bundle_can_give_reasons(bundle: Bundle) -> None:
+    assert bundle.manifest.measurements
+    assert bundle.probes.length == bundle.evidence.length
+    assert bundle.directions is not None
+    assert bundle.directions.origin == "rendering"
+    assert bundle.directions.counts.max() <= tiny_profile().pairs
+    assert bundle.judges is not None
+    assert bundle.judges.image is not None
+    assert set(bundle.judges.quality) == {"probes", "reader"}
+    assert {(c.kind, c.method) for c in bundle.trust} >= {
+        ("class", "integrated_gradients"),
+        ("feature", "integrated_gradients"),
+    }
 
 
 def test_evaluation_is_of_the_test_split(
