@@ -46,9 +46,9 @@ def error_auroc(trust: NDArray[Any], right: NDArray[Any], w: Weights) -> Drawn:
     return auroc_drawn(trust, np.asarray(right, dtype=np.float64), w)
 
 
-def caught_at(trust: NDArray[Any], right: NDArray[Any], threshold: float) -> dict[str, Any]:
-    """What a flag at `trust < threshold` does: share flagged, mistakes caught, risk of the rest."""
-    flagged = np.asarray(trust, dtype=np.float64) < threshold
+def caught(flagged: NDArray[Any], right: NDArray[Any]) -> dict[str, Any]:
+    """What a flag does: share flagged, mistakes caught, risk of the rest. Both [n], bool."""
+    flagged = np.asarray(flagged, dtype=bool)
     wrong = ~np.asarray(right, dtype=bool)
     kept = ~flagged
     return {

@@ -23,7 +23,7 @@ from models.evaluation.resampling import (
     keyed,
     multiplicities,
 )
-from models.evaluation.selective import caught_at, risk_coverage
+from models.evaluation.selective import caught, risk_coverage
 from models.trial.judged import Judged
 
 SLIPS = (0.0, 0.1, 0.2)  # share of a reader's statements that are wrong
@@ -150,11 +150,7 @@ def _features(judged: Judged, draws: int, seed: int) -> dict[str, Any]:
 
 def _flag(judged: Judged) -> dict[str, Any]:
     """What the review flag does at the threshold that came with the bundle."""
-    assert judged.bundle.judges is not None
-    threshold = judged.bundle.judges.review.joined["probes"].threshold
-    trust = 1 - judged.verdicts().score
-    # `caught_at` flags below, the flag is raised at the threshold too.
-    return caught_at(trust, ~judged.wrong, float(np.nextafter(1 - threshold, 2)))
+    return caught(judged.verdicts().flagged, ~judged.wrong)
 
 
 def _curves(judged: Judged, seed: int) -> dict[str, Any]:

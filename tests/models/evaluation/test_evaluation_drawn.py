@@ -30,7 +30,7 @@ from models.evaluation.drawn import (
 )
 from models.evaluation.multiplicity import corrected, holm
 from models.evaluation.resampling import difference, figure, interval, multiplicities
-from models.evaluation.selective import caught_at, error_auroc, risk_coverage
+from models.evaluation.selective import caught, error_auroc, risk_coverage
 
 
 def drawn_rows(w: np.ndarray) -> np.ndarray:
@@ -230,8 +230,8 @@ def test_risk_falls_with_the_lesions_that_are_left_out() -> None:
     assert error_auroc(trust, right, multiplicities(20, draws=3))[0] == 1.0
     blind = risk_coverage(np.zeros(20), right)
     assert set(blind["risk"]) == {0.2}
-    flag = caught_at(trust, right, 4.5)
+    flag = caught(trust < 4.5, right)
     assert flag == {
         "flagged": 0.25, "mistakes_caught": 1.0, "risk_left": 0.0, "n": 20, "n_wrong": 4,
     }  # fmt: skip
-    json.dumps([risk_coverage(np.zeros(0), np.zeros(0)), caught_at(trust, right, 99)])
+    json.dumps([risk_coverage(np.zeros(0), np.zeros(0)), caught(trust < 99, right)])
