@@ -36,6 +36,7 @@ from services.training.fit_record import (
     start_afresh,
 )
 from services.training.hardware import Hardware
+from services.training.memory import keep_freed_memory
 from services.training.profiles import Profile
 
 
@@ -93,6 +94,7 @@ def fit(
     state = earlier(folder, key, seed) if resume else {}
     _quiet()
     torch.set_num_threads(hardware.threads)
+    keep_freed_memory()
     pl.seed_everything(seed, verbose=False)
     edge = profile.preprocessing.tensor_voxels
     features = _taught(training, profile, labelled)
