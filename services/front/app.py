@@ -26,6 +26,7 @@ from services.explain import api as explain
 from services.front import docs, health, metrics
 from services.front.headers import SecurityHeaders
 from services.inference import catalogue, oip, predictions
+from services.inference.core import Core
 from services.inference.fleet import Fleet
 from services.inference.follow import Follower
 from wire.api import Problem
@@ -128,7 +129,7 @@ def create_app(bundle: Bundle, settings: Settings) -> FrontDoor:
     app.fleet = fleet
     app.include_router(predictions.build_router(fleet, settings))
     app.include_router(catalogue.build_router(fleet, settings, registry))
-    app.include_router(oip.build_router(fleet))
+    app.include_router(oip.build_router(Core(fleet)))
     app.include_router(explain.build_router(lambda: fleet.bundle, bundles.of, settings, jobs))
     app.include_router(health.build_router(fleet))
     app.include_router(docs.build_router())

@@ -48,6 +48,7 @@ class InferRequest:
     outputs: tuple[Wanted, ...] | None = None
     binary_default: bool = False
     id: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,13 @@ def decode_request(body: bytes, header_length: int | None = None) -> InferReques
             found=f"{len(tail)} bytes of tensors",
             expected=f"{at}",
         )
-    default = _parameters(message, "parameters").get("binary_data_output") is True
+    parameters = _parameters(message, "parameters")
+    default = parameters.get("binary_data_output") is True
     asked = message.get("outputs")
     outputs = None if not asked else tuple(_wanted(message, default))
     label = message.get("id")
-    return InferRequest(inputs, outputs, default, label if isinstance(label, str) else None)
+    label = label if isinstance(label, str) else None
+    return InferRequest(inputs, outputs, default, label, parameters)
 
 
 def encode_response(response: InferResponse) -> tuple[bytes, int | None]:

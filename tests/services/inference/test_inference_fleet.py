@@ -21,6 +21,7 @@ from services.common.registry import Registry
 from services.common.settings import Settings
 from services.common.store import PRODUCTION, register
 from services.inference import catalogue, oip
+from services.inference.core import Core
 from services.inference.fleet import Fleet
 from services.inference.follow import Follower
 from tests.models.bundle import tiny_onnx
@@ -179,7 +180,7 @@ def client(site: Settings, hashes: list[str]) -> Iterator[TestClient]:
     registry.promote(hashes[2], "ann")
     registry.promote(hashes[0], "ann")
     app = FastAPI(lifespan=lifespan)
-    app.include_router(oip.build_router(fleet))
+    app.include_router(oip.build_router(Core(fleet)))
     app.include_router(catalogue.build_router(fleet, site, registry))
     install(app)
     with TestClient(app) as client:

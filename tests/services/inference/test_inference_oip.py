@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from models.bundle.runtime import OnnxModel, load_model
 from models.errors import TooLarge
-from services.inference.oip import MAX_BATCH, _check_inputs
+from services.inference.core import MAX_BATCH, check_inputs
 
 pytestmark = pytest.mark.system
 
@@ -152,7 +152,7 @@ def test_errors_have_the_protocols_form(front) -> None:
 
 def test_the_batch_is_bounded() -> None:
     known = {"x": [-1, 1]}
-    _check_inputs({"x": np.zeros((MAX_BATCH, 1), np.float32)}, known)
+    check_inputs({"x": np.zeros((MAX_BATCH, 1), np.float32)}, known, ["x"])
     with pytest.raises(TooLarge) as caught:
-        _check_inputs({"x": np.zeros((MAX_BATCH + 1, 1), np.float32)}, known)
+        check_inputs({"x": np.zeros((MAX_BATCH + 1, 1), np.float32)}, known, ["x"])
     assert caught.value.field == "x"
