@@ -8,6 +8,7 @@
     +-- BundleError (500)       a bundle that must not be used
     +-- NotFound (404)
     +-- Unavailable (503)       a part is down; carries Retry-After
+    +-- DeadlineExceeded (504)  the caller's own time limit passed first
 
 The message never holds data, paths of the server or a traceback: it is shown as it is.
 """
@@ -105,3 +106,10 @@ class Unavailable(LensError):
     def __init__(self, message: str, *, retry_after: int = 5, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+
+
+class DeadlineExceeded(LensError):
+    """The caller's deadline passed before the work was done; it is not run, or not run further."""
+
+    code = "deadline_exceeded"
+    status = 504

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models.errors import CohortError, InputError, LensError, Unavailable
+from models.errors import CohortError, DeadlineExceeded, InputError, LensError, Unavailable
 from wire.api import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -82,9 +82,14 @@ def _first_fault(faults: Any, field: str | None) -> InputError:
 
 async def _on_lens_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, LensError)
-    if error.status >= 500 and not isinstance(error, Unavailable):
-        log.error("%s %s: %s", request.method, request.url.path, error.line)
+    _note(error, request.method, request.url.path)
     return problem_response(error, request.url.path)
+
+
+def _note(error: LensError, method: str, path: str) -> None:
+    """What an operator has to see: our own faults, not a full queue or a caller's deadline."""
+    if error.status >= 500 and not isinstance(error, Unavailable | DeadlineExceeded):
+        log.error("%s %s: %s", method, path, error.line)
 
 
 async def _on_validation(request: Request, error: Exception) -> JSONResponse:
@@ -128,9 +133,10 @@ class Shield:
 
         try:
             await self.app(scope, receive, watch)
-        except LensError as error:  # raised by a middleware, so that no handler saw it
+        except LensError as error:  # raised where no handler of the app sees it
             if started:
                 raise
+            _note(error, scope["method"], scope["path"])
             await problem_response(error, scope["path"])(scope, receive, send)
         except Exception:
             if started:
@@ -159,6 +165,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         415: "The media type is not accepted; pickle never is.",
         422: "The data are not what a field needs; `field`, `found` and `expected` say which.",
         503: "A part is down or the queue is full; `Retry-After` says when to ask again.",
+        504: "The request's own `timeout` passed before it was answered.",
     }.items()
 }
 """For `responses=` of a route: the problems that any upload can meet."""

@@ -53,9 +53,24 @@ class Settings(BaseSettings):
 
     max_body_mb: int = Field(256, description="Largest request body.")
     max_volume_mb: int = Field(1024, description="Largest volume once decompressed, a phase.")
-    threads: int = Field(1, description="Intra-op threads of one inference session.")
-    sessions: int = Field(2, description="Inference calls that run side by side.")
-    queue: int = Field(32, description="Inference requests that may wait; beyond: 503.")
+    threads: int = Field(1, ge=1, description="Intra-op threads of one inference session.")
+    sessions: int = Field(2, ge=1, description="Inference calls that run side by side.")
+    queue: int = Field(32, ge=0, description="Inference requests that may wait; beyond: 503.")
+    chunk_rows: int = Field(
+        4,
+        ge=1,
+        description="Rows of one run of a graph. Long requests make way between runs: a short one "
+        "waits for one at most.",
+    )
+    merge_rows: int = Field(
+        1,
+        ge=1,
+        description="One-row classifications of different clients that may share a run; 1: none. "
+        "On a CPU it gains nothing.",
+    )
+    merge_delay_ms: float = Field(
+        0.0, ge=0, description="How long the first of them waits for the others."
+    )
     worker_processes: int = Field(1, description="Celery child processes.")
     job_seconds: int = Field(600, description="Hard limit of one explanation.")
     job_attempts: int = Field(5, description="Deliveries before a job is declared failed.")

@@ -1,6 +1,7 @@
 """The front door as one ASGI app: predictions, Open Inference Protocol, explanation jobs, docs.
 
-    Headers -> Metrics -> Shield -> BodyLimits -> routes of inference, explain and this room
+    Headers -> Metrics -> Shield -> BodyLimits -> FastAPI: inference, explain, this room
+                                              or InferRoute, the hot route, past FastAPI
 
 The app is built from a checked bundle without its weights; the lifespan loads those and warms up.
 """
@@ -14,12 +15,13 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.bundle.read import Bundle
 from services.common.bundles import Bundles
 from services.common.limits import BodyLimits
 from services.common.logging import configure
-from services.common.problems import RESPONSES, install
+from services.common.problems import RESPONSES, Shield, install
 from services.common.registry import Registry
 from services.common.settings import Settings
 from services.explain import api as explain
@@ -29,6 +31,7 @@ from services.inference import catalogue, oip, predictions
 from services.inference.core import Core
 from services.inference.fleet import Fleet
 from services.inference.follow import Follower
+from services.inference.infer_http import InferRoute
 from wire.api import Problem
 from wire.upload import PhaseBody, StudyBody
 
@@ -51,10 +54,21 @@ TAGS = [
 
 
 class FrontDoor(FastAPI):
-    """FastAPI that keeps the fleet of models, and tells the truth about errors in its schema."""
+    """FastAPI that keeps the fleet of models, and tells the truth about errors in its schema.
+
+    The hot route passes the same layers of ours as every other, and nothing of FastAPI.
+    """
 
     fleet: Fleet
+    core: Core
+    infer: ASGIApp
     _described: str | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if InferRoute.owns(scope):
+            await self.infer(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Made anew when another bundle is served: its phases are the fields of an upload."""
@@ -127,13 +141,18 @@ def create_app(bundle: Bundle, settings: Settings) -> FrontDoor:
         lifespan=lifespan,
     )
     app.fleet = fleet
+    app.core = Core(fleet)
+    limit = settings.max_body_mb << 20
+    app.infer = SecurityHeaders(
+        metrics.RequestMetrics(Shield(BodyLimits(InferRoute(app.core), max_bytes=limit)))
+    )
     app.include_router(predictions.build_router(fleet, settings))
     app.include_router(catalogue.build_router(fleet, settings, registry))
-    app.include_router(oip.build_router(Core(fleet)))
+    app.include_router(oip.build_router(app.core))
     app.include_router(explain.build_router(lambda: fleet.bundle, bundles.of, settings, jobs))
     app.include_router(health.build_router(fleet))
     app.include_router(docs.build_router())
-    app.add_middleware(BodyLimits, max_bytes=settings.max_body_mb << 20)
+    app.add_middleware(BodyLimits, max_bytes=limit)
     install(app)
     app.add_middleware(metrics.RequestMetrics)
     app.add_middleware(SecurityHeaders)

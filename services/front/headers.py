@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Reports are self-contained pages: inline styles and data: images, no script, no other origin.
@@ -18,6 +17,7 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cache-Control": "no-store",  # answers are about patients
 }
+_RAW = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class SecurityHeaders:
@@ -33,9 +33,10 @@ class SecurityHeaders:
 
         async def add(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                given = list(message.get("headers", ()))
+                there = {name.lower() for name, _ in given}
+                more = [header for header in _RAW if header[0] not in there]
+                message = {**message, "headers": given + more}
             await send(message)
 
         await self.app(scope, receive, add)

@@ -1,7 +1,7 @@
-"""How a process of the front door ends when its bundle must not be used.
+"""How the front door ends when its bundle must not be used, at the start or under way.
 
-At the start the supervisor itself sees it and exits. Later, when a worker is replaced after the
-bundle changed on disk, the worker tells its supervisor to end: nothing gets better by trying again.
+The worker reads the bundle, says in one line what is wrong, and tells its supervisor to end:
+nothing gets better by trying again. `services.front.serve` then ends with an exit code.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from models.errors import LensError
 
 EXIT_CODE = 2
 _IN_WORKER = "BENTOML_RUNNER_MAP"  # BentoML sets it for its workers alone
+_BY_SERVE = "LESIONLENS_SUPERVISED"
 
 
 def give_up(error: LensError) -> NoReturn:
@@ -29,17 +30,23 @@ def give_up(error: LensError) -> NoReturn:
     os._exit(EXIT_CODE)  # past a server that would wrap the exit in a traceback
 
 
+def supervise() -> None:
+    """Said by `services.front.serve`: the end of a worker is looked after. Starts afresh."""
+    os.environ[_BY_SERVE] = "1"
+    marker = _marker()
+    if marker is not None:
+        marker.unlink(missing_ok=True)
+
+
+def is_supervised() -> bool:
+    """Is this a worker, or a supervisor that `services.front.serve` started?"""
+    return _IN_WORKER in os.environ or _BY_SERVE in os.environ
+
+
 def was_refused() -> bool:
     """Did a worker give up? Asked by the supervisor when it has ended."""
     marker = _marker()
     return marker is not None and marker.exists()
-
-
-def forget() -> None:
-    """Start afresh."""
-    marker = _marker()
-    if marker is not None:
-        marker.unlink(missing_ok=True)
 
 
 def _marker() -> Path | None:

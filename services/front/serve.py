@@ -1,9 +1,10 @@
 """Start the front door: python -m services.front.serve
 
-    settings -> bundle and its parity checked -> port free? -> BentoML's supervisor -> its worker
+    settings -> port free? -> BentoML's supervisor -> its worker: bundle, parity, weights, warm
 
-Everything that would make a worker die at start is looked at here, where it ends in one line and
-exit code 2: a supervisor would start the worker again and again.
+Whatever would make a worker die at start ends in one line and exit code 2, never in a supervisor
+that starts it again and again: settings and port are looked at here, the bundle by the worker,
+which ends its supervisor where it must not be used (`refusal`).
 """
 
 from __future__ import annotations
@@ -13,19 +14,16 @@ import socket
 import sys
 from typing import Any
 
-from models.bundle.runtime import load_model
 from models.errors import InputError, LensError
-from services.common.bundles import Bundles
 from services.common.configured import read_settings
 from services.common.settings import Settings
-from services.front.refusal import EXIT_CODE, forget, give_up, was_refused
+from services.front.refusal import EXIT_CODE, give_up, supervise, was_refused
 
 
 def main() -> None:
     """Check, then supervise until SIGTERM or SIGINT."""
     try:
         settings = read_settings()
-        load_model(Bundles(settings).served(), settings.threads)
         host = _address(settings.host, settings.port)
         home = _home(settings)
     except LensError as error:
@@ -34,7 +32,7 @@ def main() -> None:
     settings = settings.model_copy(update={"store": settings.models.parents[1]})
     os.environ.update(settings.environment())
     os.environ["BENTOML_HOME"] = home
-    forget()
+    supervise()
     # Not before: BentoML reads the environment when it is imported.
     from services.front import service
 

@@ -2,9 +2,11 @@
 
     bentoml serve services.front.service:LesionLens      (services.front.serve checks more, first)
 
-Importing this module reads and checks the bundle named by LESIONLENS_BUNDLE, in the supervisor as
-well as in the worker, so that a damaged bundle ends the start with one line instead of a restart
-loop. Weights are loaded by the app's lifespan, in the worker alone.
+    supervisor: imports this module, which is little     worker: `to_asgi` -> bundle, app, weights
+
+The app is built in the worker alone, so that the supervisor starts it at once. A bundle that must
+not be used ends both (`refusal`). Under plain `bentoml serve` it is looked at here already, in the
+supervisor, since nobody turns the end of its worker into an exit code there.
 """
 
 from __future__ import annotations
@@ -13,61 +15,89 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from models.errors import LensError
-from services.common.bundles import Bundles
 from services.common.configured import read_settings
 from services.common.settings import Settings
-from services.front.app import FrontDoor, create_app
-from services.front.orphan import end_with_parent
-from services.front.refusal import give_up
+from services.front.refusal import give_up, is_supervised
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
+
+    from services.front.app import FrontDoor
 
 
-def _build() -> tuple[Settings, FrontDoor]:
+def _settings() -> Settings:
     try:
         settings = read_settings()
-        return settings, create_app(Bundles(settings).served(), settings)
+        if not is_supervised():
+            from services.common.bundles import Bundles
+
+            Bundles(settings).served()
+        return settings
     except LensError as error:
         give_up(error)
 
 
-SETTINGS, APP = _build()
+SETTINGS = _settings()
 
 
-@asynccontextmanager
-async def _lifespan(_: Starlette) -> AsyncIterator[None]:
-    async with AsyncExitStack() as stack:
+class _Service(bentoml.Service):  # type: ignore[misc]
+    """BentoML's service, with our app as the door for clients."""
+
+    app: FrontDoor
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        """Called in the worker."""
+        from services.common.bundles import Bundles
+        from services.front.app import create_app
+        from services.front.entrance import Entrance
+
         try:
-            await stack.enter_async_context(APP.router.lifespan_context(APP))
-        except LensError as error:  # a bundle that changed since the start
+            self.app = create_app(Bundles(SETTINGS).served(), SETTINGS)
+        except LensError as error:
             give_up(error)
-        watch = asyncio.create_task(end_with_parent(os.getppid()), name="end with parent")
-        stack.callback(watch.cancel)
-        yield
+        self.mount_asgi_app(_lived(self.app), path="/")
+        return Entrance(super().to_asgi(is_main), self.app)
 
 
-# BentoML falls through to routes of its own wherever a mounted Starlette app has no match. A mount
-# inside matches every path, so that nothing but BentoML's health checks can be reached beside ours.
-DOOR = Starlette(routes=[Mount("/", app=APP)], lifespan=_lifespan)
+def _lived(app: FrontDoor) -> Starlette:
+    """What BentoML starts and ends with itself: of a mounted app it runs the lifespan."""
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    from services.front.orphan import end_with_parent
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(app.router.lifespan_context(app))
+            except LensError as error:
+                give_up(error)
+            watch = asyncio.create_task(end_with_parent(os.getppid()), name="end with parent")
+            stack.callback(watch.cancel)
+            yield
+
+    return Starlette(routes=[Mount("/", app=app)], lifespan=lifespan)
 
 
-@bentoml.service(
-    name="LesionLens",
-    workers=1,  # one copy of the weights; calls run side by side in its thread pool
-    traffic={"timeout": 86_400},  # until the first byte; bodies and queues have limits of our own
-    http={"host": SETTINGS.host, "port": SETTINGS.port},  # BentoML's default is every address
-    logging={"access": {"enabled": False}},
-    metrics={"enabled": False},  # labels by raw path grow without bound; /metrics is ours
-)
-@bentoml.asgi_app(DOOR, path="/")
-class LesionLens:
-    """Nothing but the mounted app is exposed."""
+class _Ready:
+    async def __is_ready__(self) -> bool:
+        return LesionLens.app.fleet.ready
 
-    def __is_ready__(self) -> bool:
-        return APP.fleet.ready
+
+_CONFIG: dict[str, Any] = {
+    "workers": 1,  # one copy of the weights; calls run side by side in threads of the scheduler
+    "traffic": {"timeout": 86_400},  # seen by health checks alone
+    "http": {"host": SETTINGS.host, "port": SETTINGS.port},  # BentoML's default: every address
+    "logging": {"access": {"enabled": False}},
+    "metrics": {"enabled": False},  # labels by raw path grow without bound; /metrics is ours
+}
+LesionLens = _Service(name="LesionLens", config=_CONFIG, inner=_Ready)

@@ -1,7 +1,7 @@
 """Open Inference Protocol v2 without a transport: health, metadata, inference on what is served.
 
     REST (oip) --\
-                  > Core: version -> host, checks --> fleet's pool --> Served.run
+                  > Core: version -> host, checks --> scheduler --> Served.run
     gRPC       --/
 
 A version is a bundle's hash. None, or '1', is the bundle that is served; any other is loaded from
@@ -23,11 +23,12 @@ from services.inference.fleet import Fleet
 from services.inference.host import ModelHost
 from services.inference.oip_codec import CodecError, InferRequest, InferResponse
 from services.inference.served import SERVED, Served, Tensors
+from services.inference.terms import work_of
 
 VERSION = "1"
 PLATFORM = "onnxruntime_onnx"
 MAX_BATCH = 256
-EXTENSIONS = ["binary_tensor_data", "model_configuration"]
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "schedule_policy"]
 
 
 class Core:
@@ -86,12 +87,20 @@ class Core:
             "parameters": {k: {"string_value": json.dumps(v)} for k, v in parameters(host).items()},
         }
 
-    async def infer(self, model: str, version: str, request: InferRequest) -> InferResponse:
-        """Check and run. The caller holds a place from `fleet.admit`. Raises LensError."""
+    async def infer(
+        self, model: str, version: str, request: InferRequest, deadline: float | None = None
+    ) -> InferResponse:
+        """Check and run. The caller holds a place from `fleet.admit`. Raises LensError.
+
+        deadline: the transport's, in seconds of time.monotonic(), beside the request's `timeout`.
+        """
         served, host = await self.host(model, version)
         names, binary = asked(request, served, host)
         check_inputs(request.inputs, served.inputs(host), served.required)
-        found = await self.fleet.run(served.run, host, request.inputs, names, request.parameters)
+        work = work_of(served, host, request.inputs, names, request.parameters, deadline)
+        found = await self.fleet.run(
+            served.run, host, request.inputs, names, request.parameters, work=work
+        )
         return InferResponse(
             model=model,
             version=host.bundle.hash,

@@ -1,10 +1,10 @@
 """All model weights of a deployment: the bundle that is served, and what unfinished work asks for.
 
-    request --admit (else 503)--> host of its bundle --> pool of `sessions` threads --> onnxruntime
+    request --admit (else 503)--> host of its bundle --> Scheduler's threads --> onnxruntime
 
 A request takes its host once and keeps it to the end, so a swap needs no lock and drops nothing:
-what began on the old host ends there. Sessions are shared by the pool's threads: onnxruntime allows
-it, and several calls side by side beat one call on several threads. The event loop only waits.
+what began on the old host ends there. Sessions are shared by the scheduler's threads: onnxruntime
+allows it, and several calls side by side beat one call on several threads.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TypeVar
 
@@ -26,16 +25,13 @@ from services.common.bundles import Bundles
 from services.common.settings import Settings
 from services.common.store import HASH
 from services.inference.host import ModelHost
+from services.inference.lanes import Work
+from services.inference.scheduler import Scheduler
 
 T = TypeVar("T")
 log = logging.getLogger("lesionlens.fleet")
+PREDICTION = Work()
 
-WAITING = Gauge(
-    "lesionlens_inference_queue_depth",
-    "Admitted requests that are not answered yet.",
-    multiprocess_mode="livesum",
-)
-REFUSED = Counter("lesionlens_inference_refused", "Requests refused because the queue was full.")
 RESIDENT = Gauge(
     "lesionlens_models_resident",
     "Bundles whose weights are in memory.",
@@ -59,8 +55,9 @@ class Fleet:
         self._current: ModelHost | None = None
         self._hosts: OrderedDict[str, ModelHost] = OrderedDict()
         self._loading: dict[str, asyncio.Task[ModelHost]] = {}
-        self._pool: ThreadPoolExecutor | None = None
-        self._admitted = 0
+        self.scheduler = Scheduler(
+            settings.sessions, settings.queue, settings.merge_rows, settings.merge_delay_ms / 1e3
+        )
 
     @property
     def ready(self) -> bool:
@@ -85,9 +82,9 @@ class Fleet:
         return [*first, *(h for h in reversed(self._hosts) if h not in first)]
 
     async def load(self) -> ModelHost:
-        """Load the first bundle and open the pool. Raises BundleError."""
+        """Load the first bundle and open the queue. Raises BundleError."""
         host = await self._load(self._first.hash, lambda: self._first)
-        self._pool = ThreadPoolExecutor(self.settings.sessions, thread_name_prefix="inference")
+        self.scheduler.start()
         self._current = host
         return host
 
@@ -119,7 +116,7 @@ class Fleet:
             raise
 
     async def _load(self, bundle: str, opened: Callable[[], Bundle]) -> ModelHost:
-        """From memory, or by one task however many ask at once; in a thread that is not the pool's.
+        """From memory, or by one task however many ask at once; in a thread of its own.
 
         The task is shielded: a client that hangs up does not undo the load for the others.
         """
@@ -135,7 +132,9 @@ class Fleet:
         return await asyncio.shield(task)
 
     async def _read(self, bundle: str, opened: Callable[[], Bundle]) -> ModelHost:
-        host = await asyncio.to_thread(lambda: ModelHost(opened(), self.settings.threads))
+        host = await asyncio.to_thread(
+            lambda: ModelHost(opened(), self.settings.threads, self.settings.chunk_rows)
+        )
         LOADED.inc()
         log.info("bundle %s loaded and warm in %.2f s", bundle, host.load_seconds)
         self._hosts[bundle] = host
@@ -157,34 +156,16 @@ class Fleet:
         for task in list(self._loading.values()):
             task.cancel()
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await asyncio.to_thread(partial(pool.shutdown, wait=True, cancel_futures=True))
+        await self.scheduler.close()
         self._hosts.clear()
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit(self) -> AbstractContextManager[None]:
         """A place in the queue, to be taken before a body is read. Raises Unavailable when full."""
-        limit = self.settings.sessions + self.settings.queue
-        if self._admitted >= limit:
-            REFUSED.inc()
-            raise Unavailable(
-                f"the inference queue is full ({limit} requests)", code="queue_full", retry_after=1
-            )
-        self._admitted += 1
-        WAITING.inc()
-        try:
-            yield
-        finally:
-            self._admitted -= 1
-            WAITING.dec()
+        return self.scheduler.admit()
 
-    async def run(self, call: Callable[..., T], *arguments: object, **named: object) -> T:
-        """Run in the pool. The caller holds a place from `admit`."""
-        if self._pool is None:
-            raise Unavailable("the model is loading", code="not_ready", retry_after=2)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, partial(call, *arguments, **named))
+    async def run(self, call: Callable[..., T], *arguments: object, work: Work = PREDICTION) -> T:
+        """Run when its turn comes. The caller holds a place from `admit`."""
+        return await self.scheduler.run(partial(call, *arguments), work)
 
 
 def _unknown(bundle: str, current: ModelHost) -> NotFound:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from prometheus_client import Counter, Histogram
 from models.bundle.read import Bundle
 from models.bundle.runtime import OnnxModel, load_model
 from models.model import ModelInfo
+from services.inference.turns import make_way
+
+T = TypeVar("T")
 
 SECONDS = Histogram(
     "lesionlens_inference_seconds",
@@ -22,27 +26,76 @@ SECONDS = Histogram(
 ROWS = Counter("lesionlens_inference_rows", "Tensors classified or differentiated.", ["call"])
 
 
-class Measured:
-    """models.model.Model that records how long each call took."""
+RUN_ROWS = Histogram(
+    "lesionlens_inference_batch_rows",
+    "Rows of one run of a graph.",
+    ["call"],
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+)
+GRADIENT_COST = 3
+"""What a row of gradients costs in rows of the classifier, as measured (docs/architecture.md)."""
 
-    def __init__(self, model: OnnxModel) -> None:
+
+class Measured:
+    """models.model.Model that runs at most `chunk` rows at once, makes way between, and measures.
+
+    A row's numbers do not depend on where it is cut: on fp32 on the CPU the bits are the same, and
+    elsewhere the cuts depend on the request alone.
+    """
+
+    def __init__(self, model: OnnxModel, chunk: int) -> None:
         self._model = model
+        self._chunk = chunk
         self.info: ModelInfo = model.info
+        self._forward = _Meter("forward", 1)
+        self._gradients = _Meter("gradients", GRADIENT_COST)
 
     def forward(
         self, x: NDArray[np.float32], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
-        with SECONDS.labels("forward").time():
-            found = self._model.forward(x, outputs)
-        ROWS.labels("forward").inc(len(x))
-        return found
+        if len(x) <= self._chunk:
+            return self._forward.measure(len(x), lambda: self._model.forward(x, outputs))
+        return self._cut(self._forward, x, lambda at: self._model.forward(x[at], outputs))
 
     def gradients(
         self, x: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]
     ) -> dict[str, NDArray[np.float32]]:
-        with SECONDS.labels("gradients").time():
-            found = self._model.gradients(x, weights)
-        ROWS.labels("gradients").inc(len(x))
+        def part(at: slice) -> dict[str, NDArray[np.float32]]:
+            return self._model.gradients(x[at], {k: v[at] for k, v in weights.items()})
+
+        if len(x) <= self._chunk:
+            return self._gradients.measure(len(x), lambda: self._model.gradients(x, weights))
+        return self._cut(self._gradients, x, part)
+
+    def _cut(
+        self,
+        meter: _Meter,
+        x: NDArray[np.float32],
+        part: Callable[[slice], dict[str, NDArray[np.float32]]],
+    ) -> dict[str, NDArray[np.float32]]:
+        found = []
+        for start in range(0, len(x), self._chunk):
+            at = slice(start, start + self._chunk)
+            found.append(meter.measure(len(x[at]), lambda at=at: part(at)))  # type: ignore[misc]
+        return {name: np.concatenate([rows[name] for rows in found]) for name in found[0]}
+
+
+class _Meter:
+    """Metrics of one kind of call; makes way before each run."""
+
+    def __init__(self, call: str, cost: int) -> None:
+        self._cost = cost
+        self._seconds = SECONDS.labels(call)
+        self._rows = ROWS.labels(call)
+        self._run_rows = RUN_ROWS.labels(call)
+
+    def measure(self, rows: int, run: Callable[[], T]) -> T:
+        make_way(rows * self._cost)
+        start = time.perf_counter()
+        found = run()
+        self._seconds.observe(time.perf_counter() - start)
+        self._rows.inc(rows)
+        self._run_rows.observe(rows)
         return found
 
 
@@ -53,12 +106,13 @@ class ModelHost:
     it; its memory goes with the last holder. Raises BundleError.
     """
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(self, bundle: Bundle, threads: int, chunk: int) -> None:
         start = time.perf_counter()
         model = load_model(bundle, threads)
         self.bundle = bundle
+        self.chunk = chunk
         self.shapes = _shapes(model)
-        self.model = Measured(model)
+        self.model = Measured(model, chunk)
         self.load_seconds = time.perf_counter() - start
 
 

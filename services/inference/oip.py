@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2 over HTTP: routes, headers and bodies around `Core`."""
+"""Open Inference Protocol v2 over HTTP: routes around `Core`; `infer_http` has the hot one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from services.common.problems import RESPONSES
 from services.inference.core import VERSION, Core
-from services.inference.oip_codec import (
-    HEADER_LENGTH,
-    CodecError,
-    decode_request,
-    encode_response,
-)
+from services.inference.infer_http import infer_http
+from services.inference.oip_codec import HEADER_LENGTH
 
 _BODY = {
     "requestBody": {
@@ -89,24 +85,10 @@ def build_router(core: Core) -> APIRouter:
     )
     @router.post("/models/{model}/versions/{version}/infer", include_in_schema=False)
     async def infer(request: Request, model: str, version: str = VERSION) -> Response:
-        with core.fleet.admit():
-            await core.host(model, version)  # an unknown model is said before its body is read
-            length = _header_length(request)
-            asked = decode_request(await request.body(), length)
-            answer, size = encode_response(await core.infer(model, version, asked))
-        if size is None:
-            return Response(answer, media_type="application/json")
-        return Response(
-            answer, media_type="application/octet-stream", headers={HEADER_LENGTH: str(size)}
+        length = request.headers.get(HEADER_LENGTH)
+        answer, headers = await infer_http(
+            core, model, version, length, request.body, request.receive
         )
+        return Response(answer, headers=headers)
 
     return router
-
-
-def _header_length(request: Request) -> int | None:
-    text = request.headers.get(HEADER_LENGTH)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 12):
-        raise CodecError("not a length", field=HEADER_LENGTH, found=text[:40])
-    return int(text)

@@ -27,7 +27,9 @@ class Served:
 
     inputs, outputs: name -> shape, -1 for the batch axis. required: inputs that must be there; the
     others count as zero. default: outputs of a request that names none. run(host, inputs, names,
-    parameters) -> the named outputs; it is called in a thread of the pool.
+    parameters) -> the named outputs; it is called in a thread of the scheduler, once `inputs` are
+    checked. short: a row of it is one run of the classifier, so few rows may go ahead of long work,
+    and one-row requests may share a run.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Served:
     required: tuple[str, ...]
     default: tuple[str, ...]
     run: Callable[[ModelHost, Tensors, Sequence[str], Mapping[str, Any]], dict[str, NDArray]]
+    short: bool = False
 
 
 def _x(host: ModelHost) -> Shapes:
@@ -72,6 +75,7 @@ SERVED: Mapping[str, Served] = {
             required=("x",),
             default=("scores", "logits"),
             run=_classify,
+            short=True,
         ),
         Served(
             name="gradients",

@@ -1,0 +1,34 @@
+"""Where a long call makes way: between its chunks it lets the scheduler put short work in.
+
+    scheduler: with taking_turns(hook): call()
+    model:     make_way(rows)  before each run of a graph   ->  hook(rows), in the same thread
+
+The call itself knows nothing of it: it asks a model for rows, and the model takes its turns.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Hook = Callable[[int], None]
+_here = threading.local()
+
+
+@contextmanager
+def taking_turns(hook: Hook | None) -> Iterator[None]:
+    """Within, `make_way` of this thread calls the hook; with None it does nothing."""
+    before = getattr(_here, "hook", None)
+    _here.hook = hook
+    try:
+        yield
+    finally:
+        _here.hook = before
+
+
+def make_way(rows: int) -> None:
+    """A chunk worth this many rows is about to run. Raises what ends the call: deadline, leave."""
+    hook = getattr(_here, "hook", None)
+    if hook is not None:
+        hook(rows)
