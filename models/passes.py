@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import ndimage
-from scipy.spatial.transform import Rotation
 
 from models.voi import Preprocessing
 
@@ -42,6 +40,9 @@ def views(
 def _view(
     base: NDArray[np.float32], spec: Preprocessing, recipe: PassRecipe, rng: np.random.Generator
 ) -> NDArray[np.float32]:
+    from scipy import ndimage  # not at the start of a service, see models.voi
+    from scipy.spatial.transform import Rotation
+
     k = spec.tensor_voxels
     axis = rng.normal(size=3)
     angle = np.deg2rad(rng.uniform(-recipe.degrees, recipe.degrees))

@@ -24,7 +24,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy import ndimage
 
 from models.errors import InputError
 from models.volume import Study
@@ -169,6 +168,8 @@ def extract(study: Study, spec: Preprocessing) -> Lesion:
     fov = max(float(size.max()) * spec.context, spec.min_fov_mm)
     step = fov / n
     offsets = (np.arange(n) - (n - 1) / 2) * step
+    from scipy import ndimage  # half of what a service imports at its start; not needed to serve
+
     planes = {}
     for phase, volume in study.volumes.items():
         inverse = np.linalg.inv(volume.affine[:3, :3])
@@ -205,6 +206,8 @@ def extract(study: Study, spec: Preprocessing) -> Lesion:
 
 def _antialias(data: NDArray, spacing: NDArray, step: float) -> NDArray:
     """Smooth before thinning out; nothing where the grid gets finer."""
+    from scipy import ndimage
+
     sigma = np.where(spacing < step, 0.5 * np.sqrt(np.maximum((step / spacing) ** 2 - 1, 0)), 0.0)
     return ndimage.gaussian_filter(data, sigma, mode="nearest") if sigma.any() else data
 

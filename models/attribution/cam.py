@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from models.attribution import chunked
 from models.attribution.goal import Attribution, Goal, Settings, changes
@@ -69,6 +68,8 @@ def _held(
 def _spread(cam: NDArray[np.float64], x: NDArray[np.float32]) -> NDArray[np.float32]:
     """[a, b, c] -> [P, K, K, K] by linear interpolation; its sum is kept, shared by the phases."""
     zoom = [k / n for k, n in zip(x.shape[1:], cam.shape, strict=True)]
+    from scipy import ndimage  # not at the start of a service, see models.voi
+
     fine = ndimage.zoom(cam, zoom, order=1, mode="nearest", grid_mode=True) if cam.size else cam
     total, held = float(cam.sum()), float(fine.sum())
     fine = fine * (total / held) if abs(held) > 1e-12 * float(np.abs(fine).sum()) else fine

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, stdtrit
 
 from models.bundle.read import Bundle
 from models.reasons.rounding import decimals
@@ -67,6 +66,8 @@ def _spread(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Standard deviation of the log-odds over passes [n, F] -> [F]; NaN for one pass."""
     if len(probabilities) < 2:
         return np.full(probabilities.shape[1], np.nan)
+    from scipy.special import logit  # not at the start of a service, see models.voi
+
     spread: NDArray[np.float64] = logit(np.clip(probabilities, _CERTAIN, 1 - _CERTAIN)).std(
         axis=0, ddof=1
     )
@@ -78,6 +79,8 @@ def _interval(probability: float, spread: float, labels: float, passes: int) -> 
     passes, and beside it what hangs on which lesions were labelled (NaN: not known)."""
     if not np.isfinite(spread):
         return None
+    from scipy.special import expit, logit, stdtrit
+
     middle = logit(np.clip(probability, _CERTAIN, 1 - _CERTAIN))
     by_pass = stdtrit(passes - 1, 0.975) * spread / np.sqrt(passes)
     half = np.hypot(by_pass, 1.96 * labels if np.isfinite(labels) else 0.0)

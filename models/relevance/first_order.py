@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
 
@@ -32,6 +31,8 @@ def mean_interval(values: NDArray[Any]) -> tuple[float, tuple[float, float] | No
     mean = float(v.mean())
     if len(v) < 2:
         return mean, None
+    from scipy.special import stdtrit  # not at the start of a service, see models.voi
+
     half = float(stdtrit(len(v) - 1, 0.975) * v.std(ddof=1) / np.sqrt(len(v)))
     return mean, (mean - half, mean + half)
 

@@ -28,7 +28,6 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from models.cohort.nifti import read_nifti
 from models.errors import InputError, TooLarge, UnsupportedMedia
 from models.volume import Box, Study, Volume
 from services.common.limits import refuse_pickle
@@ -167,6 +166,12 @@ def _part(name: str, value: UploadFile | str, max_bytes: int) -> Volume:
         )  # fmt: skip
     data = value.file.read()
     refuse_pickle(value.content_type or "", data[:2], field=name)
+    return _nifti(data, name, max_bytes)
+
+
+def _nifti(data: bytes, name: str, max_bytes: int) -> Volume:
+    from models.cohort.nifti import read_nifti  # not at the start of a service: front.later
+
     return read_nifti(data, field=name, max_bytes=max_bytes)
 
 
@@ -359,7 +364,7 @@ def _from_body(name: str, body: PhaseBody, max_bytes: int) -> Volume:
                 "not base64", code="not_nifti", field=f"{where}.nifti", expected="a file in base64"
             ) from None
         refuse_pickle("", data[:2], field=f"{where}.nifti")
-        return read_nifti(data, field=name, max_bytes=max_bytes)
+        return _nifti(data, name, max_bytes)
     affine = np.diag([*body.spacing, 1.0]) if body.spacing is not None else _matrix(body, where)
     try:
         voxels = np.asarray(body.voxels)

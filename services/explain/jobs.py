@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from models.errors import InputError, NotFound, Unavailable
 from models.reasons.explain import explanation_id
@@ -22,8 +23,10 @@ from services.common.events import Events
 from services.common.ledger import Job, Ledger
 from services.common.settings import Settings
 from services.explain import keys
-from services.explain.celery_app import make_app, send_job
 from wire.api import ExplanationParameters, JobLinks, JobState, JobStatus, Problem
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 BASE = "/v1/explanations"
 
@@ -59,7 +62,13 @@ class Jobs:
         self.blobs = blobs
         self.events = events
         self.broker = broker
-        self.celery = make_app(settings)
+
+    @cached_property
+    def celery(self) -> Celery:
+        """Made when the first message is sent, or by services.front.later."""
+        from services.explain.celery_app import make_app
+
+        return make_app(self.settings)
 
     def submit(
         self, lesion: Lesion, parameters: ExplanationParameters, bundle: str
@@ -93,6 +102,8 @@ class Jobs:
 
     def send(self, job: Job) -> bool:
         """Put the job's id in the queue. False where Redis is down: the reconciler will."""
+        from services.explain.celery_app import send_job
+
         try:
             send_job(self.celery, job.id)
         except Unavailable:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,8 @@ def map_nifti(data: NDArray[np.float32], lesion: Lesion, spec: Preprocessing) ->
     A voxel of the map covers lesion_voxels / base_voxels canonical voxels; axes are R, A, S in mm
     from the VOI's centre. The same map gives the same bytes.
     """
+    import nibabel as nib  # not at the start of a service, see services.front.later
+
     edge = lesion.mm_per_voxel * spec.lesion_voxels / spec.base_voxels
     affine = np.diag([edge, edge, edge, 1.0])
     affine[:3, 3] = -edge * (data.shape[1] - 1) / 2

@@ -27,6 +27,7 @@ from services.common.settings import Settings
 from services.explain import api as explain
 from services.front import docs, health, metrics
 from services.front.headers import SecurityHeaders
+from services.front.later import import_the_rest
 from services.inference import catalogue, oip, predictions
 from services.inference.core import Core
 from services.inference.fleet import Fleet
@@ -120,7 +121,9 @@ def create_app(bundle: Bundle, settings: Settings) -> FrontDoor:
         configure()
         metrics.forget_dead()
         await fleet.load()
-        tasks = [asyncio.create_task(Follower(fleet, registry).run())] if bundles.follows else []
+        tasks = [asyncio.create_task(import_the_rest())]
+        if bundles.follows:
+            tasks.append(asyncio.create_task(Follower(fleet, registry).run()))
         try:
             yield  # the lifespans of included routers run inside
         finally:

@@ -111,17 +111,19 @@ class ModelHost:
         model = load_model(bundle, threads)
         self.bundle = bundle
         self.chunk = chunk
-        self.shapes = _shapes(model)
+        self.shapes = _shapes(model, chunk)
         self.model = Measured(model, chunk)
         self.load_seconds = time.perf_counter() - start
 
 
-def _shapes(model: OnnxModel) -> dict[str, dict[str, list[int]]]:
-    """Run both graphs on one tensor: warms them up, and shows the true shape of every output."""
-    x = np.zeros((1, *model.info.input_shape), np.float32)
-    outputs = model.forward(x, model.outputs)
-    weights = {"logits": np.ones((1, len(model.info.classes)), np.float32)}
-    gradients = {f"grad_{k}": v for k, v in model.gradients(x, weights).items()}
+def _shapes(model: OnnxModel, chunk: int) -> dict[str, dict[str, list[int]]]:
+    """Run both graphs on as many rows as they will be run on: one and a chunk. Warms them up, and
+    shows the true shape of every output."""
+    for rows in (chunk, 1):
+        x = np.zeros((rows, *model.info.input_shape), np.float32)
+        outputs = model.forward(x, model.outputs)
+        weights = {"logits": np.ones((rows, len(model.info.classes)), np.float32)}
+        gradients = {f"grad_{k}": v for k, v in model.gradients(x, weights).items()}
     return {
         "classifier": {name: [-1, *value.shape[1:]] for name, value in outputs.items()},
         "gradients": {name: [-1, *value.shape[1:]] for name, value in gradients.items()},

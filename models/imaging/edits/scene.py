@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from models.imaging.border import border, extended, harmonics, near, on_sphere
 from models.imaging.frame import Frame
@@ -84,6 +83,8 @@ class Scene:
     @cached_property
     def smooth(self) -> Array:
         """`relative` with noise averaged out over about a voxel, [P, M, M, M]."""
+        from scipy import ndimage  # not at the start of a service, see models.voi
+
         return np.stack([ndimage.gaussian_filter(r, _SIGMA, mode="nearest") for r in self.relative])
 
     def cover(self, within: float = 1.0, soft: float = 2.0) -> Array:
