@@ -28,6 +28,10 @@ CLASSIFIER, GRADIENTS = "classifier", "gradients"
 _ERRORS: dict[int, type[LensError]] = {404: NotFound, 413: TooLarge}
 
 
+# The numbers of an explanation do not depend on whose rows share a run of the graph.
+_ALONE = {"alone": True}
+
+
 class _Lost(Exception):
     """The connection failed; the cause says how."""
 
@@ -99,7 +103,9 @@ class RemoteModel:
         wanted = [oip.InferRequestedOutput(name, binary_data=True) for name in names]
         _ = self.info  # tells the version to ask for
         result = self._call(
-            lambda c: c.infer(model, inputs, model_version=self._version, outputs=wanted)
+            lambda c: c.infer(
+                model, inputs, model_version=self._version, outputs=wanted, parameters=_ALONE
+            )
         )
         answered = result.get_response().get("parameters", {}).get("bundle")
         if answered is not None and answered != self._bundle:

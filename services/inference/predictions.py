@@ -17,6 +17,7 @@ from services.common.settings import Settings
 from services.common.uploads import read_upload
 from services.inference.fleet import Fleet
 from services.inference.host import ModelHost
+from services.inference.presence import unless_gone
 from wire.api import PredictionResponse
 from wire.bundle import Manifest
 
@@ -118,7 +119,8 @@ def build_router(fleet: Fleet, settings: Settings) -> APIRouter:
                 optional=manifest.optional_phases,
             )
             taps = _taps(upload.options.get("activations"), list(manifest.taps))
-            return await fleet.run(_predict, host, upload.study, taps)
+            work = fleet.run(_predict, host, upload.study, taps)
+            return await unless_gone(request.receive, work)
 
     @router.get("/features", summary="The vocabulary, and how well each feature is detected")
     async def features() -> dict[str, Any]:
