@@ -82,7 +82,7 @@ def _first_fault(faults: Any, field: str | None) -> InputError:
 
 async def _on_lens_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, LensError)
-    if error.status >= 500 and not isinstance(error, Unavailable):
+    if error.status == 500:
         log.error("%s %s: %s", request.method, request.url.path, error.line)
     return problem_response(error, request.url.path)
 

@@ -12,22 +12,25 @@ and as a parameter.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as package_version
 from typing import Any
 
 import numpy as np
 
-from models.errors import NotFound, TooLarge
+from models.errors import LensError, NotFound, TooLarge
 from services.inference.fleet import Fleet
 from services.inference.host import ModelHost
 from services.inference.oip_codec import CodecError, InferRequest, InferResponse
 from services.inference.served import SERVED, Served, Tensors
+from services.inference.shared_memory import Regions
+from services.inference.statistics import Statistics
 
 VERSION = "1"
 PLATFORM = "onnxruntime_onnx"
 MAX_BATCH = 256
-EXTENSIONS = ["binary_tensor_data", "model_configuration"]
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "parameters", "statistics"]
 
 
 class Core:
@@ -35,13 +38,15 @@ class Core:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
+        self.regions = Regions() if fleet.settings.shared_memory else None
+        self.statistics = Statistics()
 
     def server(self) -> dict[str, Any]:
         """Server metadata."""
         return {
             "name": "lesionlens",
             "version": package_version("lesionlens"),
-            "extensions": EXTENSIONS,
+            "extensions": [*EXTENSIONS, *(["system_shared_memory"] if self.regions else [])],
         }
 
     def index(self) -> list[dict[str, str]]:
@@ -86,6 +91,32 @@ class Core:
             "parameters": {k: {"string_value": json.dumps(v)} for k, v in parameters(host).items()},
         }
 
+    async def stats(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
+        """Of one model, or of all; of the bundles in memory, or of one."""
+        resident = self.fleet.resident
+        self.statistics.forget(resident)
+        if model:
+            _, host = await self.host(model, version)
+            resident = resident if version in ("", VERSION) else [host.bundle.hash]
+        return [
+            self.statistics.entry(name, bundle)
+            for name in ([model] if model else SERVED)
+            for bundle in resident
+        ]
+
+    async def answer(self, model: str, version: str, request: InferRequest) -> InferResponse:
+        """`infer`, counted."""
+        started = time.perf_counter_ns()
+        try:
+            response = await self.infer(model, version, request)
+        except LensError:
+            bundle = self.fleet.bundle.hash if version in ("", VERSION) else version
+            if model in SERVED and bundle in self.fleet.resident:
+                self.statistics.failed(model, bundle, started)
+            raise
+        self.statistics.answered(model, response.version, request.inputs, started)
+        return response
+
     async def infer(self, model: str, version: str, request: InferRequest) -> InferResponse:
         """Check and run. The caller holds a place from `fleet.admit`. Raises LensError."""
         served, host = await self.host(model, version)
@@ -99,6 +130,7 @@ class Core:
             binary=binary,
             id=request.id,
             parameters={"bundle": host.bundle.hash},
+            wanted={name: request.wanted(name) for name in names},
         )
 
 

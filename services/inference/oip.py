@@ -8,12 +8,9 @@ from fastapi import APIRouter, Request, Response
 
 from services.common.problems import RESPONSES
 from services.inference.core import VERSION, Core
-from services.inference.oip_codec import (
-    HEADER_LENGTH,
-    CodecError,
-    decode_request,
-    encode_response,
-)
+from services.inference.oip_codec import HEADER_LENGTH
+from services.inference.oip_extensions import extensions
+from services.inference.oip_http import aside, decode, encode, size_of
 
 _BODY = {
     "requestBody": {
@@ -65,6 +62,10 @@ def build_router(core: Core) -> APIRouter:
     async def index() -> list[dict[str, str]]:
         return core.index()
 
+    @router.get("/models/stats", summary="Statistics of all models")
+    async def statistics() -> dict[str, Any]:
+        return {"model_stats": await core.stats()}
+
     @router.get("/models/{model}", summary="Inputs and outputs of a model")
     @router.get("/models/{model}/versions/{version}", include_in_schema=False)
     async def metadata(model: str, version: str = VERSION) -> dict[str, Any]:
@@ -89,24 +90,17 @@ def build_router(core: Core) -> APIRouter:
     )
     @router.post("/models/{model}/versions/{version}/infer", include_in_schema=False)
     async def infer(request: Request, model: str, version: str = VERSION) -> Response:
+        headers, regions = request.headers, core.regions
+        limit = core.fleet.settings.max_body_mb << 20
         with core.fleet.admit():
             await core.host(model, version)  # an unknown model is said before its body is read
-            length = _header_length(request)
-            asked = decode_request(await request.body(), length)
-            answer, size = encode_response(await core.infer(model, version, asked))
-        if size is None:
-            return Response(answer, media_type="application/json")
-        return Response(
-            answer, media_type="application/octet-stream", headers={HEADER_LENGTH: str(size)}
-        )
+            body = await request.body()
+            asked = await aside(
+                len(body), lambda: decode(body, headers, limit=limit, regions=regions)
+            )
+            found = await core.answer(model, version, asked)
+            answer, about = await aside(size_of(found), lambda: encode(found, headers, regions))
+        return Response(answer, headers=about)
 
+    router.include_router(extensions(core))
     return router
-
-
-def _header_length(request: Request) -> int | None:
-    text = request.headers.get(HEADER_LENGTH)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 12):
-        raise CodecError("not a length", field=HEADER_LENGTH, found=text[:40])
-    return int(text)
