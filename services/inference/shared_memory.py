@@ -154,8 +154,8 @@ class Regions:
         start = region.offset + place.offset
         if os.fstat(region.descriptor).st_size < start + value.nbytes:
             raise _shortened(tensor)
-        data = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        return os.pwrite(region.descriptor, memoryview(data), start)
+        data: Any = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        return os.pwrite(region.descriptor, data, start)
 
     def _of(self, place: Place, tensor: str) -> _Region:
         region = self._regions.get(place.region)

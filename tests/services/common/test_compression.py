@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import tracemalloc
 import zlib
@@ -42,12 +43,9 @@ def test_in_pieces_as_in_one(body: bytes, encoding: str, step: int) -> None:
 @given(st.binary(max_size=300), st.sampled_from(ENCODINGS))
 @settings(max_examples=300, deadline=None)
 def test_noise_is_refused_in_words(body: bytes, encoding: str) -> None:
-    try:
+    with contextlib.suppress(BadEncoding, TooLarge):
         expanded(body, encoding, LIMIT)
-    except (BadEncoding, TooLarge) as error:
-        assert error.field
-    else:  # raw deflate has no checksum: noise can be a body; the others can not
-        assert encoding == "deflate"
+        assert encoding == "deflate"  # without its frame it has no checksum: noise can be a body
 
 
 def test_what_other_programs_write() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from services.inference.shared_memory import MAX_REGIONS, NotOffered, Place, Reg
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     """Stands in for /dev/shm: a segment of 100 bytes, and things that are none."""
     shm = tmp_path / "shm"
     shm.mkdir()
@@ -26,7 +25,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     (shm / "folder").mkdir()
     (tmp_path / "secret").write_bytes(bytes(100))
     os.mkfifo(shm / "pipe")
-    yield shm
+    return shm
 
 
 @pytest.fixture
@@ -34,6 +33,10 @@ def regions(folder: Path) -> Regions:
     found = Regions(folder)
     found.register("r", "/seg", 10, 40)
     return found
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def _place(offset: Any = 0, size: Any = 8, region: Any = "r") -> dict[str, Any]:
@@ -61,14 +64,14 @@ def test_status_and_unregister(regions: Regions) -> None:
     assert regions.status() == regions.status("r") == [entry]
     with pytest.raises(NotFound):
         regions.status("other")
-    before = len(os.listdir("/proc/self/fd"))
+    before = _open_files()
     regions.register("s", "seg", 0, 100)
     regions.unregister("other")
     regions.unregister("r")
     assert [r["name"] for r in regions.status()] == ["s"]
     regions.unregister()
     assert regions.status() == []
-    assert len(os.listdir("/proc/self/fd")) == before - 1
+    assert _open_files() == before - 1
 
 
 @pytest.mark.parametrize(
@@ -104,11 +107,11 @@ def test_status_and_unregister(regions: Regions) -> None:
 )
 def test_what_is_not_registered(folder: Path, key: Any, offset: Any, size: Any) -> None:
     regions = Regions(folder)
-    before = len(os.listdir("/proc/self/fd"))
+    before = _open_files()
     with pytest.raises((CodecError, NotFound)):
         regions.register("r", key, offset, size)
     assert regions.status() == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert _open_files() == before
 
 
 @pytest.mark.parametrize(
