@@ -20,7 +20,7 @@ from services.inference.grpc_service import InferenceService
 
 log = logging.getLogger("lesionlens.grpc")
 SERVICE = "inference.GRPCInferenceService"
-GRACE = 5.0  # seconds that calls under way have at the end
+GRACE = 3.0  # seconds that calls under way have at the end
 _BESIDE = 64  # calls beyond those that the queue takes: health, metadata, streams
 
 
