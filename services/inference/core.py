@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version as package_version
 from typing import Any
 
@@ -30,7 +31,13 @@ from services.inference.statistics import Statistics
 VERSION = "1"
 PLATFORM = "onnxruntime_onnx"
 MAX_BATCH = 256
-EXTENSIONS = ["binary_tensor_data", "model_configuration", "parameters", "statistics"]
+EXTENSIONS = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "statistics",
+]
 
 
 class Core:
@@ -45,7 +52,7 @@ class Core:
         """Server metadata."""
         return {
             "name": "lesionlens",
-            "version": package_version("lesionlens"),
+            "version": _version(),
             "extensions": [*EXTENSIONS, *(["system_shared_memory"] if self.regions else [])],
         }
 
@@ -131,7 +138,13 @@ class Core:
             id=request.id,
             parameters={"bundle": host.bundle.hash},
             wanted={name: request.wanted(name) for name in names},
+            labels=host.model.info.classes,
         )
+
+
+@cache
+def _version() -> str:
+    return package_version("lesionlens")
 
 
 def parameters(host: ModelHost) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from services.inference.oip_tensors import (
     declared,
     from_bytes,
     from_numbers,
-    narrowed,
 )
 from services.inference.shared_memory import Regions, offered
 
@@ -92,19 +91,19 @@ def encode(response: InferResponse, regions: Regions | None = None) -> Any:
         model_name=response.model, model_version=response.version, id=response.id or ""
     )
     _set(message.parameters, response.parameters)
-    wanted = {n: response.wanted.get(n) or Wanted(n, True) for n in response.outputs}
-    raw = any(w.binary or w.datatype != "FP32" for w in wanted.values())
-    for name, value in response.outputs.items():
-        how = wanted[name]
-        array = narrowed(name, value, how.datatype)
-        entry = message.outputs.add(name=name, datatype=how.datatype, shape=array.shape)
+    found = {name: response.given(name) for name in response.outputs}
+    raw = any(how.binary or output.datatype == "FP16" for how, output in found.values())
+    for name, (how, output) in found.items():
+        entry = message.outputs.add(name=name, datatype=output.datatype, shape=output.shape)
         if how.place is not None:
-            _set(entry.parameters, delivered(how.place, name, array, regions))
+            _set(entry.parameters, delivered(how.place, name, output.raw, regions))
             message.raw_output_contents.append(b"")  # entries count as outputs do
         elif raw:
-            message.raw_output_contents.append(array.tobytes())
+            message.raw_output_contents.append(output.raw.tobytes())
+        elif output.texts is not None:
+            entry.contents.bytes_contents.extend(text.encode() for text in output.texts)
         else:
-            entry.contents.fp32_contents.extend(array.ravel())
+            entry.contents.fp32_contents.extend(output.raw.ravel())
     return message
 
 

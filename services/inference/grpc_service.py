@@ -24,7 +24,7 @@ from services.inference.grpc_codec import decode, encode
 from services.inference.grpc_errors import INSIDE, code_of, refuse
 from services.inference.grpc_stream import answered
 from services.inference.oip_extensions import not_offered
-from services.inference.oip_http import aside, size_of
+from services.inference.oip_http import aside, decoding, encoding
 from services.inference.shared_memory import offered
 
 log = logging.getLogger("lesionlens.grpc")
@@ -160,9 +160,10 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
     async def _infer(self, request: Any, context: Any) -> Any:
         regions, seconds = self.core.regions, context.time_remaining()
         await self.core.host(request.model_name, request.model_version)
-        asked = await aside(request.ByteSize(), lambda: decode(request, seconds, regions))
+        cost = decoding(request.ByteSize(), binary=bool(request.raw_input_contents))
+        asked = await aside(cost, lambda: decode(request, seconds, regions))
         found = await self.core.answer(request.model_name, request.model_version, asked)
-        return await aside(size_of(found), lambda: encode(found, regions))
+        return await aside(encoding(found), lambda: encode(found, regions))
 
     async def _one(self, request: Any, context: Any) -> Any:
         """One request of a stream. Where the queue is full it waits: its stream is held back."""

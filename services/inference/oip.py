@@ -10,7 +10,7 @@ from services.common.problems import RESPONSES
 from services.inference.core import VERSION, Core
 from services.inference.oip_codec import HEADER_LENGTH
 from services.inference.oip_extensions import extensions
-from services.inference.oip_http import aside, decode, encode, size_of
+from services.inference.oip_http import aside, decode, decoding, encode, encoding
 
 _BODY = {
     "requestBody": {
@@ -96,10 +96,14 @@ def build_router(core: Core) -> APIRouter:
             await core.host(model, version)  # an unknown model is said before its body is read
             body = await request.body()
             asked = await aside(
-                len(body), lambda: decode(body, headers, limit=limit, regions=regions)
+                decoding(len(body), binary=HEADER_LENGTH in headers),
+                lambda: decode(body, headers, limit=limit, regions=regions),
             )
             found = await core.answer(model, version, asked)
-            answer, about = await aside(size_of(found), lambda: encode(found, headers, regions))
+            answer, about = await aside(
+                encoding(found, headers.get("accept-encoding")),
+                lambda: encode(found, headers, regions),
+            )
         return Response(answer, headers=about)
 
     router.include_router(extensions(core))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from services.inference.oip_outputs import Given, class_count, given
 from services.inference.oip_tensors import (
     CodecError as CodecError,
 )
@@ -24,7 +25,6 @@ from services.inference.oip_tensors import (
     declared,
     from_bytes,
     from_numbers,
-    narrowed,
     output_datatype,
 )
 from services.inference.shared_memory import Place, Regions, offered
@@ -40,6 +40,7 @@ class Wanted:
     binary: bool
     datatype: str = "FP32"
     place: Place | None = None
+    classes: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class InferRequest:
 class InferResponse:
     """What goes back. `binary` names the tensors that follow the JSON as bytes.
 
-    wanted: how to give an output, where that is not FP32 in the message.
+    wanted: how to give an output, where that is not FP32 in the message. labels: of the classes.
     """
 
     model: str
@@ -75,6 +76,18 @@ class InferResponse:
     id: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     wanted: Mapping[str, Wanted] = field(default_factory=dict)
+    labels: Sequence[str] = ()
+
+    def given(self, name: str) -> tuple[Wanted, Given]:
+        """An output, and how it was asked for. Raises CodecError."""
+        how = self.wanted.get(name) or Wanted(name, name in self.binary)
+        return how, given(
+            name,
+            self.outputs[name],
+            datatype=how.datatype,
+            classes=how.classes,
+            labels=self.labels,
+        )
 
 
 def decode_request(
@@ -135,21 +148,20 @@ def encode_response(
     CodecError.
     """
     entries, tail = [], []
-    for name, value in response.outputs.items():
-        wanted = response.wanted.get(name) or Wanted(name, name in response.binary)
-        array = narrowed(name, value, wanted.datatype)
+    for name in response.outputs:
+        how, output = response.given(name)
         entry: dict[str, Any] = {
             "name": name,
-            "datatype": wanted.datatype,
-            "shape": list(array.shape),
+            "datatype": output.datatype,
+            "shape": list(output.shape),
         }
-        if wanted.place is not None:
-            entry["parameters"] = delivered(wanted.place, name, array, regions)
+        if how.place is not None:
+            entry["parameters"] = delivered(how.place, name, output.raw, regions)
         elif name in response.binary:
-            entry["parameters"] = {"binary_data_size": array.nbytes}
-            tail.append(array.tobytes())
+            entry["parameters"] = {"binary_data_size": output.raw.nbytes}
+            tail.append(output.raw.tobytes())
         else:
-            entry["data"] = array.ravel().tolist()
+            entry["data"] = output.listed()
         entries.append(entry)
     message: dict[str, Any] = {
         "model_name": response.model,
@@ -184,13 +196,15 @@ def wanted_of(
     binary: bool,
 ) -> Wanted:
     """An asked output by its parameters and the request's. Raises CodecError, NotFound."""
-    if own.get("classification"):
-        raise CodecError("the classification extension is not offered", field=name)
+    classes = class_count(name, own.get("classification", 0))
     datatype = own["datatype"] if "datatype" in own else whole.get("output_datatype", "FP32")
     place = None
     if "shared_memory_region" in own:
         place = offered(regions, name).place(own, name)
-    return Wanted(name, binary and place is None, output_datatype(name, datatype), place)
+        if classes:
+            raise CodecError("classes cannot go into shared memory", field=name)
+    binary = binary and place is None
+    return Wanted(name, binary, output_datatype(name, datatype), place, classes)
 
 
 def parameters_of(entry: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -158,11 +158,11 @@ FAULTS: dict[str, tuple[Faulty, str, str, str]] = {
     "classification": (
         lambda o, x: {
             "inputs": _named(o, x),
-            "outputs": [o.InferRequestedOutput("scores", class_count=2)],
+            "outputs": [o.InferRequestedOutput("conv1_map", class_count=2)],
         },
         "400",
         "INVALID_ARGUMENT",
-        "scores: the classification extension is not offered",
+        "conv1_map: classes need one number each; found 5 axes",
     ),
     "batch sizes": (
         lambda o, x: {
@@ -364,6 +364,32 @@ def test_a_bomb_is_refused(front: Front) -> None:
         answer = httpx.post(url, content=bomb, headers={"Content-Encoding": encoding})
         assert (answer.status_code, answer.json()["field"]) == (413, "body")
         assert isinstance(answer.json()["error"], str)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_classes_in_words(door: Any, model: OnnxModel, x: np.ndarray, binary: bool) -> None:
+    options = {"binary_data": binary} if door.name == "http" else {}
+    wanted = [
+        door.library.InferRequestedOutput("scores", class_count=2, **options),
+        door.library.InferRequestedOutput("fc", class_count=1, **options),
+        door.library.InferRequestedOutput("logits"),
+    ]
+    result = door.client.infer("classifier", _named(door.library, x), outputs=wanted)
+    expected = model.forward(x, ["scores", "fc", "logits"])
+    found = result.as_numpy("scores")
+    assert found.shape == (len(x), 2)
+    for row, words in zip(expected["scores"], found, strict=True):
+        values = sorted(row, reverse=True)[:2]
+        for value, word in zip(values, words, strict=True):
+            said, index, label = (word.decode() if isinstance(word, bytes) else word).split(":")
+            assert float(said) == pytest.approx(value, abs=1e-6)
+            assert row[int(index)] == value
+            assert label == model.info.classes[int(index)]
+    (best,) = result.as_numpy("fc")[0]
+    best = best.decode() if isinstance(best, bytes) else best
+    assert int(best.split(":")[1]) == expected["fc"][0].argmax()
+    assert best.count(":") == 1  # its numbers are of no class
+    np.testing.assert_array_equal(result.as_numpy("logits"), expected["logits"], strict=True)
 
 
 def test_datatypes(door: Any, model: OnnxModel, x: np.ndarray) -> None:
