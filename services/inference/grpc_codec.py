@@ -33,11 +33,17 @@ _TYPED = {"FP32": "fp32_contents", "UINT8": "uint_contents"}
 _FIELDS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
 
 
-def decode(message: Any, seconds: float | None, regions: Regions | None = None) -> InferRequest:
+def decode(
+    message: Any,
+    seconds: float | None,
+    regions: Regions | None = None,
+    limit: int | None = None,
+) -> InferRequest:
     """ModelInferRequest -> InferRequest, read-only views where raw FP32.
 
     seconds: what is left of the client's deadline; it goes into the parameter `timeout`, in
-    microseconds as in the protocol, unless that is sooner. Raises CodecError, NotFound, NotOffered.
+    microseconds as in the protocol, unless that is sooner. limit: bytes of one tensor as FP32.
+    Raises CodecError, TooLarge, NotFound, NotOffered.
     """
     whole = parameters_of(message.parameters)
     if seconds is not None:
@@ -52,7 +58,7 @@ def decode(message: Any, seconds: float | None, regions: Regions | None = None) 
         if name in inputs:
             raise CodecError("the input stands twice", field=name)
         own = parameters_of(entry.parameters)
-        described = declared(name, entry.datatype, list(entry.shape), own, whole)
+        described = declared(name, entry.datatype, list(entry.shape), own, whole, limit)
         if "shared_memory_region" in own:
             shared = offered(regions, name)
             place = shared.place(own, name)

@@ -159,9 +159,10 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def _infer(self, request: Any, context: Any) -> Any:
         regions, seconds = self.core.regions, context.time_remaining()
+        limit = self.core.fleet.settings.max_body_mb << 20
         await self.core.host(request.model_name, request.model_version)
         cost = decoding(request.ByteSize(), binary=bool(request.raw_input_contents))
-        asked = await aside(cost, lambda: decode(request, seconds, regions))
+        asked = await aside(cost, lambda: decode(request, seconds, regions, limit))
         found = await self.core.answer(request.model_name, request.model_version, asked)
         return await aside(encoding(found), lambda: encode(found, regions))
 

@@ -91,11 +91,15 @@ class InferResponse:
 
 
 def decode_request(
-    body: bytes, header_length: int | None = None, regions: Regions | None = None
+    body: bytes,
+    header_length: int | None = None,
+    regions: Regions | None = None,
+    limit: int | None = None,
 ) -> InferRequest:
     """Bytes of a request -> tensors, read-only views where FP32 in binary.
 
-    regions: shared memory, where it is offered. Raises CodecError, NotFound, NotOffered.
+    regions: shared memory, where it is offered. limit: bytes of one tensor as FP32. Raises
+    CodecError, TooLarge, NotFound, NotOffered.
     """
     head, tail = _split(body, header_length)
     message = _object(head, "body")
@@ -107,7 +111,7 @@ def decode_request(
         if name in inputs:
             raise CodecError("the input stands twice", field=name)
         own = parameters_of(entry, name)
-        described = declared(name, entry.get("datatype"), entry.get("shape"), own, whole)
+        described = declared(name, entry.get("datatype"), entry.get("shape"), own, whole, limit)
         if "shared_memory_region" in own:
             shared = offered(regions, name)
             place = shared.place(own, name)

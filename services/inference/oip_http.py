@@ -39,7 +39,8 @@ def decode(
     Raises CodecError, and what `compression.expanded` and shared memory raise.
     """
     body = expanded(body, headers.get("content-encoding"), limit)
-    return decode_request(body, _header_length(headers.get(HEADER_LENGTH.lower())), regions)
+    length = _header_length(headers.get(HEADER_LENGTH.lower()))
+    return decode_request(body, length, regions, limit)
 
 
 def encode(

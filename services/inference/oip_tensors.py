@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import InputError
+from models.errors import InputError, TooLarge
 
 INPUTS: dict[str, np.dtype[Any]] = {
     "FP32": np.dtype("<f4"),
@@ -61,8 +61,13 @@ def declared(
     shape: object,
     own: Mapping[str, Any],
     whole: Mapping[str, Any],
+    limit: int | None = None,
 ) -> Declared:
-    """Check an input's head. own, whole: parameters of tensor and request. Raises CodecError."""
+    """Check an input's head, before its data are touched.
+
+    own, whole: parameters of tensor and request. limit: bytes that it may have as float32, since a
+    body of bytes becomes four times as large. Raises CodecError, TooLarge.
+    """
     if not isinstance(datatype, str) or datatype not in INPUTS:
         raise CodecError(
             "this datatype is not offered",
@@ -77,6 +82,13 @@ def declared(
     if len(shape) > MAX_AXES:
         raise CodecError(
             "too many axes", field=name, found=str(len(shape)), expected=f"at most {MAX_AXES}"
+        )
+    if limit is not None and math.prod(shape) * 4 > limit:
+        raise TooLarge(
+            "the tensor is too large",
+            field=name,
+            found=str(shape),
+            expected=f"at most {limit / 2**20:.1f} MiB as FP32",
         )
     if datatype != "UINT8":
         return Declared(name, datatype, tuple(shape))
@@ -151,7 +163,9 @@ def _widened(head: Declared, array: NDArray) -> NDArray[np.float32]:
     if head.datatype != "UINT8":
         return array.astype(np.float32, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
-        return (array * np.float32(head.scale) + np.float32(head.offset)).astype(np.float32)
+        value = np.multiply(array, np.float32(head.scale), dtype=np.float32)
+        value += np.float32(head.offset)
+    return value
 
 
 def _number(name: str, key: str, own: Mapping[str, Any], whole: Mapping[str, Any]) -> float:

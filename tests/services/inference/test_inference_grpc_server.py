@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -30,7 +29,7 @@ class HeldFleet:
     """Two places."""
 
     def __init__(self) -> None:
-        self.settings = SimpleNamespace(sessions=1, queue=1, shared_memory=False)
+        self.settings = Settings(_env_file=None, sessions=1, queue=1)
         self.admitted = 0
         self.most = 0
         self.ready = True

@@ -143,6 +143,15 @@ FAULTS: dict[str, tuple[Faulty, str, str, str]] = {
         "INVALID_ARGUMENT",
         "x: UINT8 needs the parameter offset: value = u * scale + offset; found none",
     ),
+    "too large once widened": (
+        lambda o, x: {
+            "inputs": _named(o, np.zeros((52, *x.shape[1:]), np.uint8), datatype="UINT8"),
+            "parameters": {"scale": 1, "offset": 0},
+        },
+        "413",
+        "RESOURCE_EXHAUSTED",
+        "x: the tensor is too large; found [52, 3, 24, 24, 24]; expected at most 8.0 MiB as FP32",
+    ),
     "no such output": (
         lambda o, x: {"inputs": _named(o, x), "outputs": [o.InferRequestedOutput("nope")]},
         "400",
