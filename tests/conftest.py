@@ -9,6 +9,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+# The port after a free one need not be free: a test that wants gRPC names a port.
+os.environ.setdefault("LESIONLENS_GRPC_PORT", "0")
 
 import pytest
 

@@ -58,7 +58,12 @@ def demo(out: Path, lesions: int, seed: int, fresh: bool) -> None:
     study = load_study(cohort, entry, bundle.manifest.phases)
     ports = free_ports(2)
     settings = read_settings().model_copy(
-        update={"home": (out / "home").resolve(), "port": ports[0], "redis_port": ports[1]}
+        update={
+            "home": (out / "home").resolve(),
+            "port": ports[0],
+            "grpc_port": 0,
+            "redis_port": ports[1],
+        }
     )
     stack = Stack(settings, bundle.path)
     try:

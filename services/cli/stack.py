@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -98,6 +99,12 @@ class Stack:
         anywhere = self.settings.host in ("0.0.0.0", "::", "")  # noqa: S104
         host = "127.0.0.1" if anywhere else self.settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.settings.port}"
+
+    @property
+    def grpc(self) -> str | None:
+        """Where a client on this machine finds gRPC, or None."""
+        port = self.settings.grpc
+        return None if port is None else f"{urlsplit(self.url).netloc.rpartition(':')[0]}:{port}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -244,18 +251,20 @@ class Stack:
         psutil.wait_procs([p for p in found if child is None or p.pid != child.pid], timeout=5)
 
     def _check_port(self, name: str) -> None:
-        host, port, option = {
-            "redis": ("127.0.0.1", self.settings.redis_port, "redis_port"),
-            "front": (self.settings.host, self.settings.port, "port"),
-        }.get(name, ("", 0, ""))
-        if port and not _free(host, port):
-            raise LensError(
-                "the port is in use by another program",
-                code="port_busy",
-                field=option,
-                found=str(port),
-                expected=f"a free one: --{option.replace('_', '-')} N",
-            )
+        given = self.settings
+        doors: dict[str, int | None] = {"port": given.port, "grpc_port": given.grpc}
+        redis: dict[str, int | None] = {"redis_port": given.redis_port}
+        ports = {"redis": redis, "front": doors}.get(name, {})
+        host = given.host if name == "front" else "127.0.0.1"
+        for option, port in ports.items():
+            if port and not _free(host, port):
+                raise LensError(
+                    "the port is in use by another program",
+                    code="port_busy",
+                    field=option,
+                    found=str(port),
+                    expected=f"a free one: --{option.replace('_', '-')} N",
+                )
 
     def _until(self, end: float, name: str, ready: Callable[[], bool]) -> None:
         while not ready():
@@ -336,7 +345,7 @@ def _free(host: str, port: int) -> bool:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             s.bind((host, port))
-        except OSError:
+        except (OSError, OverflowError):
             return False
     return True
 

@@ -28,12 +28,16 @@ _RESTARTS = 5  # in one minute; more than that and it gives up
     "which the services follow. Default: production, or the latest where nothing was promoted.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the front door.")
+@click.option(
+    "--grpc-port", type=click.IntRange(0, 65535), help="Port of gRPC; default: the next, 0: none."
+)
 @click.option("--redis-port", type=click.IntRange(1, 65535), help="Port of the embedded Redis.")
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="State and logs.")
 @click.option("--detach/--foreground", default=True, help="Return when ready, or stay and watch.")
 def up(
     reference: str | None,
     port: int | None,
+    grpc_port: int | None,
     redis_port: int | None,
     home: Path | None,
     detach: bool,
@@ -44,7 +48,7 @@ def up(
     lesionlens up --bundle build/demo/bundle
     lesionlens bundle promote lesionlens:latest && lesionlens up
     """
-    settings = read_settings(port=port, redis_port=redis_port, home=home)
+    settings = read_settings(port=port, grpc_port=grpc_port, redis_port=redis_port, home=home)
     stack = Stack(settings, _bundle(reference, settings))
     before = stack.alive()
     if set(stack.names) <= set(before):
@@ -60,6 +64,8 @@ def up(
         raise
     seconds = time.monotonic() - started
     click.echo(f"ready in {seconds:.1f} s: {stack.url}   (API: {stack.url}/docs)")
+    if stack.grpc is not None:
+        click.echo(f"gRPC: {stack.grpc}   (Open Inference Protocol v2)")
     click.echo(f"logs: {stack.settings.home / 'logs'}")
     if not detach:
         _watch(stack)

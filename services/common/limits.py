@@ -1,7 +1,8 @@
-"""What is refused before any byte of a body is understood: too long, pickled, compressed.
+"""What is refused before any byte of a body is understood: too long, pickled, wrongly compressed.
 
 No server below us has a size limit. The cap is checked against Content-Length at once, and against
-the bytes that really arrive while they stream, so a chunked or lying body is cut off as well.
+the bytes that really arrive while they stream, so a chunked or lying body is cut off as well. A
+compressed body is expanded here, piece by piece under the same cap: no route sees that it was one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import InputError, LensError, TooLarge, UnsupportedMedia
+from services.common.compression import Expander, expander
 from services.common.problems import problem_response
 
 # application/vnd.bentoml+pickle, application/x-pickle, application/python-pickle, joblib, dill ...
@@ -21,6 +23,7 @@ _PICKLE_TYPE = re.compile(r"pickle|joblib|\bdill\b|x-python-serialize|java-seria
 _PICKLE_START = re.compile(rb"\x80[\x02-\x05]")
 LINGER_SECONDS = 2.0
 STALL_SECONDS = 30.0
+_LONG = 16 << 10  # a longer compressed chunk is expanded in a thread
 
 
 class StalledError(InputError):
@@ -47,7 +50,7 @@ def refuse_pickle(content_type: str, start: bytes = b"", *, field: str = "body")
 
 
 class BodyLimits:
-    """ASGI middleware: 413 beyond `max_bytes`, 415 for pickle and compression, 408 for a stall."""
+    """ASGI middleware: 413 beyond `max_bytes`, 415 for pickle, 408 for a stall; expands bodies."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, stall_seconds: float = STALL_SECONDS) -> None:
         self.app = app
@@ -58,16 +61,21 @@ class BodyLimits:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refused = self._by_headers(Headers(scope=scope))
-        if refused is not None:
-            await _refuse(refused, scope, receive, send)
+        headers = Headers(scope=scope)
+        try:
+            inside = expander(headers.get("content-encoding"))
+            self._check(headers)
+        except InputError as error:
+            await _refuse(error, scope, receive, send)
             return
-        seen = 0
+        if inside is not None:
+            scope["headers"] = _without_encoding(scope["headers"])
+        arrived = seen = 0
         over: InputError | None = None
         answered = whole = False
 
         async def count() -> Message:
-            nonlocal seen, over, whole
+            nonlocal arrived, seen, over, whole
             try:
                 async with asyncio.timeout(None if whole else self.stall_seconds):
                     message = await receive()
@@ -76,10 +84,18 @@ class BodyLimits:
                 raise over from None
             if message["type"] == "http.request":
                 whole = not message.get("more_body", False)
-                seen += len(message.get("body", b""))
-                if seen > self.max_bytes:
-                    over = self._too_large("a longer body")
-                    raise over
+                body = message.get("body", b"")
+                arrived += len(body)
+                try:
+                    if inside is not None:
+                        body = await self._expanded(inside, body, whole, self.max_bytes - seen)
+                        message = {**message, "body": body}
+                    seen += len(body)
+                    if max(seen, arrived) > self.max_bytes:
+                        raise self._too_large("a longer body")
+                except InputError as error:
+                    over = error
+                    raise
             return message
 
         async def watch(message: Message) -> None:
@@ -97,23 +113,28 @@ class BodyLimits:
         if over is not None and not answered:
             await _refuse(over, scope, receive, send)
 
-    def _by_headers(self, headers: Headers) -> LensError | None:
-        try:
-            refuse_pickle(headers.get("content-type", ""))
-        except UnsupportedMedia as error:
-            return error
-        encoding = headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("identity", ""):
-            return UnsupportedMedia(
-                "a compressed body is not accepted",
-                field="Content-Encoding",
-                found=encoding[:40],
-                expected="no content encoding; a .nii.gz file is fine as it is",
-            )
+    def _check(self, headers: Headers) -> None:
+        """Raises UnsupportedMedia, TooLarge."""
+        refuse_pickle(headers.get("content-type", ""))
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self.max_bytes:
-            return self._too_large(_mb(int(length)))
-        return None
+            raise self._too_large(_mb(int(length)))
+
+    async def _expanded(self, inside: Expander, data: bytes, whole: bool, room: int) -> bytes:
+        """What a compressed chunk becomes. Raises TooLarge, BadEncoding."""
+
+        def expand() -> bytes:
+            pieces, size = [], 0
+            for piece in inside.feed(data):
+                size += len(piece)
+                if size > room:
+                    raise self._too_large("a longer body once decompressed")
+                pieces.append(piece)
+            if whole:
+                inside.finish()
+            return b"".join(pieces)
+
+        return expand() if len(data) < _LONG else await asyncio.to_thread(expand)
 
     def _too_large(self, found: str) -> TooLarge:
         return TooLarge(
@@ -122,6 +143,12 @@ class BodyLimits:
             found=found,
             expected=f"at most {_mb(self.max_bytes)}",
         )
+
+
+def _without_encoding(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The body's length and encoding are no longer what they say."""
+    gone = (b"content-encoding", b"content-length")
+    return [(name, value) for name, value in headers if name.lower() not in gone]
 
 
 async def _refuse(error: LensError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -41,6 +41,17 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address that the front door listens on.")
     port: int = Field(3000, description="Port of the front door.")
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of gRPC (Open Inference Protocol); unset: the one after port, 0: none.",
+    )
+    shared_memory: bool = Field(
+        False,
+        description="Let clients on this host pass tensors through /dev/shm. They may then read "
+        "and write every segment of the server's user.",
+    )
     redis_url: str | None = Field(
         None,
         validation_alias=AliasChoices("LESIONLENS_REDIS_URL", "REDIS_URL", "redis_url"),
@@ -88,6 +99,11 @@ class Settings(BaseSettings):
     def models(self) -> Path:
         """Folder of the model store that holds one folder a bundle, named by its hash."""
         return (self.store or self.home / "bentoml").resolve() / "models" / "lesionlens"
+
+    @property
+    def grpc(self) -> int | None:
+        """Port of the gRPC server, or None where there is none."""
+        return (self.port + 1 if self.grpc_port is None else self.grpc_port) or None
 
     @property
     def redis(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from importlib.metadata import version
 from typing import Any
 
@@ -43,6 +43,7 @@ radiologist's own words.
 * `POST /v1/explanations`: the reasons, as a job: features found, their relevance, saliency maps,
   similar lesions, a report.
 * `/v2`: Open Inference Protocol, JSON and binary tensors: scores, logits, activations, gradients.
+  The same over gRPC, on the next port.
 
 Errors are RFC 9457 problem details with the field, what was found and what was expected. Pickle is
 never accepted. **Research software, not a medical device.**"""
@@ -106,6 +107,15 @@ def _shared(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+def _grpc(core: Core, settings: Settings) -> AbstractAsyncContextManager[Any]:
+    """The gRPC server, imported only where it is wanted: its library costs start time."""
+    if settings.grpc is None:
+        return nullcontext()
+    from services.inference.grpc_server import grpc_server
+
+    return grpc_server(core, settings)
+
+
 def create_app(bundle: Bundle, settings: Settings) -> FrontDoor:
     """Build the app for a bundle. Loads no weights; its lifespan does.
 
@@ -115,6 +125,7 @@ def create_app(bundle: Bundle, settings: Settings) -> FrontDoor:
     fleet = Fleet(bundle, bundles, settings)
     jobs = explain.open_jobs(settings)  # makes the home, where the ledger's file may lie
     registry = Registry(settings.ledger)
+    core = Core(fleet)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -125,7 +136,8 @@ def create_app(bundle: Bundle, settings: Settings) -> FrontDoor:
         if bundles.follows:
             tasks.append(asyncio.create_task(Follower(fleet, registry).run()))
         try:
-            yield  # the lifespans of included routers run inside
+            async with _grpc(core, settings):
+                yield  # the lifespans of included routers run inside
         finally:
             for task in tasks:
                 task.cancel()
@@ -144,14 +156,14 @@ def create_app(bundle: Bundle, settings: Settings) -> FrontDoor:
         lifespan=lifespan,
     )
     app.fleet = fleet
-    app.core = Core(fleet)
+    app.core = core
     limit = settings.max_body_mb << 20
     app.infer = SecurityHeaders(
-        metrics.RequestMetrics(Shield(BodyLimits(InferRoute(app.core), max_bytes=limit)))
+        metrics.RequestMetrics(Shield(BodyLimits(InferRoute(core), max_bytes=limit)))
     )
     app.include_router(predictions.build_router(fleet, settings))
     app.include_router(catalogue.build_router(fleet, settings, registry))
-    app.include_router(oip.build_router(app.core))
+    app.include_router(oip.build_router(core))
     app.include_router(explain.build_router(lambda: fleet.bundle, bundles.of, settings, jobs))
     app.include_router(health.build_router(fleet))
     app.include_router(docs.build_router())

@@ -24,7 +24,9 @@ def main() -> None:
     """Check, then supervise until SIGTERM or SIGINT."""
     try:
         settings = read_settings()
-        host = _address(settings.host, settings.port)
+        host = _address(settings.host, settings.port, "LESIONLENS_PORT")
+        if settings.grpc is not None:
+            _address(settings.host, settings.grpc, "LESIONLENS_GRPC_PORT")
         home = _home(settings)
     except LensError as error:
         give_up(error)
@@ -42,19 +44,19 @@ def main() -> None:
         sys.exit(EXIT_CODE)
 
 
-def _address(host: str, port: int) -> str:
+def _address(host: str, port: int, setting: str) -> str:
     """The numeric address to bind, once it is known to be free. Raises InputError."""
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise InputError(
             "cannot listen here",
             code="address_in_use",
-            field="LESIONLENS_HOST, LESIONLENS_PORT",
-            found=f"{host}:{port} ({error.strerror or error})",
+            field=f"LESIONLENS_HOST, {setting}",
+            found=f"{host}:{port} ({getattr(error, 'strerror', None) or error})",
             expected="a free port on an address of this machine",
         ) from None
     return str(where[0])

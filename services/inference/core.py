@@ -12,23 +12,34 @@ and as a parameter.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version as package_version
 from typing import Any
 
 import numpy as np
 
-from models.errors import NotFound, TooLarge
+from models.errors import LensError, NotFound, TooLarge
 from services.inference.fleet import Fleet
 from services.inference.host import ModelHost
 from services.inference.oip_codec import CodecError, InferRequest, InferResponse
 from services.inference.served import SERVED, Served, Tensors
+from services.inference.shared_memory import Regions
+from services.inference.statistics import Statistics
 from services.inference.terms import work_of
 
 VERSION = "1"
 PLATFORM = "onnxruntime_onnx"
 MAX_BATCH = 256
-EXTENSIONS = ["binary_tensor_data", "model_configuration", "schedule_policy"]
+EXTENSIONS = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+]
 
 
 class Core:
@@ -36,13 +47,15 @@ class Core:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
+        self.regions = Regions() if fleet.settings.shared_memory else None
+        self.statistics = Statistics()
 
     def server(self) -> dict[str, Any]:
         """Server metadata."""
         return {
             "name": "lesionlens",
-            "version": package_version("lesionlens"),
-            "extensions": EXTENSIONS,
+            "version": _version(),
+            "extensions": [*EXTENSIONS, *(["system_shared_memory"] if self.regions else [])],
         }
 
     def index(self) -> list[dict[str, str]]:
@@ -87,6 +100,34 @@ class Core:
             "parameters": {k: {"string_value": json.dumps(v)} for k, v in parameters(host).items()},
         }
 
+    async def stats(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
+        """Of one model, or of all; of the bundles in memory, or of one."""
+        resident = self.fleet.resident
+        self.statistics.forget(resident)
+        if model:
+            _, host = await self.host(model, version)
+            resident = resident if version in ("", VERSION) else [host.bundle.hash]
+        return [
+            self.statistics.entry(name, bundle)
+            for name in ([model] if model else SERVED)
+            for bundle in resident
+        ]
+
+    async def answer(
+        self, model: str, version: str, request: InferRequest, deadline: float | None = None
+    ) -> InferResponse:
+        """`infer`, counted."""
+        started = time.perf_counter_ns()
+        try:
+            response = await self.infer(model, version, request, deadline)
+        except LensError:
+            bundle = self.fleet.bundle.hash if version in ("", VERSION) else version
+            if model in SERVED and bundle in self.fleet.resident:
+                self.statistics.failed(model, bundle, started)
+            raise
+        self.statistics.answered(model, response.version, request.inputs, started)
+        return response
+
     async def infer(
         self, model: str, version: str, request: InferRequest, deadline: float | None = None
     ) -> InferResponse:
@@ -108,7 +149,14 @@ class Core:
             binary=binary,
             id=request.id,
             parameters={"bundle": host.bundle.hash},
+            wanted={name: request.wanted(name) for name in names},
+            labels=host.model.info.classes,
         )
+
+
+@cache
+def _version() -> str:
+    return package_version("lesionlens")
 
 
 def parameters(host: ModelHost) -> dict[str, Any]:

@@ -8,28 +8,18 @@ It passes no router and no framework: a framework's part was most of what servin
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
 
 from starlette.types import Receive, Scope, Send
 
 from services.inference.core import VERSION, Core
-from services.inference.oip_codec import (
-    HEADER_LENGTH,
-    CodecError,
-    InferRequest,
-    InferResponse,
-    decode_request,
-    encode_response,
-)
+from services.inference.oip_codec import HEADER_LENGTH
+from services.inference.oip_http import aside, decode, decoding, encode, encoding
 from services.inference.presence import ClientGone, unless_gone
 
-# Numbers as text beyond this are turned into tensors, or tensors into text, beside the event loop.
-_TEXT_BYTES, _TEXT_NUMBERS = 1 << 14, 1 << 11
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
-_HEADER = HEADER_LENGTH.lower().encode()
 _ROUTES = {
     False: SimpleNamespace(path="/v2/models/{model}/infer"),
     True: SimpleNamespace(path="/v2/models/{model}/versions/{version}/infer"),
@@ -55,11 +45,11 @@ class InferRoute:
         assert found is not None
         model, version = found.groups()
         scope["route"] = _ROUTES[version is not None]  # what metrics call it
-        length = next((v.decode("latin-1") for k, v in scope["headers"] if k == _HEADER), None)
-        answer, headers = await infer_http(
-            self._core, model, version or VERSION, length, lambda: _body(receive), receive
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        answer, about = await infer_http(
+            self._core, model, version or VERSION, headers, lambda: _body(receive), receive
         )
-        raw = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
+        raw = [(k.lower().encode(), v.encode()) for k, v in about.items()]
         raw.append((b"content-length", str(len(answer)).encode()))
         await send({"type": "http.response.start", "status": 200, "headers": raw})
         await send({"type": "http.response.body", "body": answer})
@@ -69,23 +59,28 @@ async def infer_http(
     core: Core,
     model: str,
     version: str,
-    length: str | None,
+    headers: Mapping[str, str],
     body: Callable[[], Awaitable[bytes]],
     receive: Receive,
 ) -> tuple[bytes, dict[str, str]]:
     """One inference from its head to the bytes of its answer and their headers.
 
-    length: the header of that name, as text. body: reads it whole; receive: tells, after that, when
-    the client leaves. Raises LensError.
+    headers: the request's, by any case or in lower case. body: reads it whole; receive: tells,
+    after that, when the client leaves. Raises LensError.
     """
+    limit, regions = core.fleet.settings.max_body_mb << 20, core.regions
     with core.fleet.admit():
         await core.host(model, version)  # an unknown model is said before its body is read
-        request = await _decode(await body(), _length(length))
-        response = await unless_gone(receive, core.infer(model, version, request))
-        answer, size = await _encode(response)
-    if size is None:
-        return answer, {"Content-Type": "application/json"}
-    return answer, {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(size)}
+        data = await body()
+        request = await aside(
+            decoding(len(data), binary=HEADER_LENGTH.lower() in headers),
+            lambda: decode(data, headers, limit=limit, regions=regions),
+        )
+        response = await unless_gone(receive, core.answer(model, version, request))
+        return await aside(
+            encoding(response, headers.get("accept-encoding")),
+            lambda: encode(response, headers, regions),
+        )
 
 
 async def _body(receive: Receive) -> bytes:
@@ -97,25 +92,3 @@ async def _body(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def _decode(body: bytes, length: int | None) -> InferRequest:
-    text = len(body) if length is None else length
-    if text > _TEXT_BYTES:
-        return await asyncio.to_thread(decode_request, body, length)
-    return decode_request(body, length)
-
-
-async def _encode(response: InferResponse) -> tuple[bytes, int | None]:
-    text = sum(v.size for name, v in response.outputs.items() if name not in response.binary)
-    if text > _TEXT_NUMBERS:
-        return await asyncio.to_thread(encode_response, response)
-    return encode_response(response)
-
-
-def _length(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 12):
-        raise CodecError("not a length", field=HEADER_LENGTH, found=text[:40])
-    return int(text)

@@ -10,6 +10,7 @@ from services.common.problems import RESPONSES
 from services.inference.core import VERSION, Core
 from services.inference.infer_http import infer_http
 from services.inference.oip_codec import HEADER_LENGTH
+from services.inference.oip_extensions import extensions
 
 _BODY = {
     "requestBody": {
@@ -61,6 +62,10 @@ def build_router(core: Core) -> APIRouter:
     async def index() -> list[dict[str, str]]:
         return core.index()
 
+    @router.get("/models/stats", summary="Statistics of all models")
+    async def statistics() -> dict[str, Any]:
+        return {"model_stats": await core.stats()}
+
     @router.get("/models/{model}", summary="Inputs and outputs of a model")
     @router.get("/models/{model}/versions/{version}", include_in_schema=False)
     async def metadata(model: str, version: str = VERSION) -> dict[str, Any]:
@@ -85,10 +90,10 @@ def build_router(core: Core) -> APIRouter:
     )
     @router.post("/models/{model}/versions/{version}/infer", include_in_schema=False)
     async def infer(request: Request, model: str, version: str = VERSION) -> Response:
-        length = request.headers.get(HEADER_LENGTH)
-        answer, headers = await infer_http(
-            core, model, version, length, request.body, request.receive
+        answer, about = await infer_http(
+            core, model, version, request.headers, request.body, request.receive
         )
-        return Response(answer, headers=headers)
+        return Response(answer, headers=about)
 
+    router.include_router(extensions(core))
     return router

@@ -3,15 +3,13 @@
     request  = JSON header | tensor bytes | tensor bytes ...
     response = the same; `Inference-Header-Content-Length` says where the JSON ends
 
-Source: the protocol's REST form and its binary tensor data extension
-(github.com/triton-inference-server/server, docs/protocol/extension_binary_data.md). Only FP32
-tensors exist here: both graphs read and write nothing else.
+Source: the protocol's REST form and its binary tensor data and shared memory extensions
+(github.com/triton-inference-server/server, docs/protocol/extension_binary_data.md).
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,25 +17,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import InputError
+from services.inference.oip_outputs import Given, class_count, given
+from services.inference.oip_tensors import (
+    CodecError as CodecError,
+)
+from services.inference.oip_tensors import (
+    declared,
+    from_bytes,
+    from_numbers,
+    output_datatype,
+)
+from services.inference.shared_memory import Place, Regions, offered
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-_FP32_BYTES = 4
-
-
-class CodecError(InputError):
-    """A body that is not of the protocol, or tensors that do not add up."""
-
-    code = "bad_tensor"
-    status = 400
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """An output that the caller asks for."""
+    """An output that the caller asks for, and where it goes."""
 
     name: str
     binary: bool
+    datatype: str = "FP32"
+    place: Place | None = None
+    classes: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,21 @@ class InferRequest:
     id: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
+    def wanted(self, name: str) -> Wanted:
+        """How an output is to be given. Raises CodecError."""
+        for wanted in self.outputs or ():
+            if wanted.name == name:
+                return wanted
+        datatype = output_datatype(name, self.parameters.get("output_datatype", "FP32"))
+        return Wanted(name, self.binary_default, datatype)
+
 
 @dataclass(frozen=True)
 class InferResponse:
-    """What goes back. `binary` names the tensors that follow the JSON as bytes."""
+    """What goes back. `binary` names the tensors that follow the JSON as bytes.
+
+    wanted: how to give an output, where that is not FP32 in the message. labels: of the classes.
+    """
 
     model: str
     version: str
@@ -61,24 +75,58 @@ class InferResponse:
     binary: frozenset[str] = frozenset()
     id: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    wanted: Mapping[str, Wanted] = field(default_factory=dict)
+    labels: Sequence[str] = ()
+
+    def given(self, name: str) -> tuple[Wanted, Given]:
+        """An output, and how it was asked for. Raises CodecError."""
+        how = self.wanted.get(name) or Wanted(name, name in self.binary)
+        return how, given(
+            name,
+            self.outputs[name],
+            datatype=how.datatype,
+            classes=how.classes,
+            labels=self.labels,
+        )
 
 
-def decode_request(body: bytes, header_length: int | None = None) -> InferRequest:
-    """Bytes of a request -> tensors, read-only views where binary. Raises CodecError."""
+def decode_request(
+    body: bytes,
+    header_length: int | None = None,
+    regions: Regions | None = None,
+    limit: int | None = None,
+) -> InferRequest:
+    """Bytes of a request -> tensors, read-only views where FP32 in binary.
+
+    regions: shared memory, where it is offered. limit: bytes of one tensor as FP32. Raises
+    CodecError, TooLarge, NotFound, NotOffered.
+    """
     head, tail = _split(body, header_length)
     message = _object(head, "body")
+    whole = parameters_of(message, "parameters")
     inputs: dict[str, NDArray[np.float32]] = {}
     at = 0
     for index, entry in enumerate(_list(message, "inputs")):
         name = _name(entry, f"inputs[{index}]")
         if name in inputs:
             raise CodecError("the input stands twice", field=name)
-        size = _parameters(entry, name).get("binary_data_size")
-        if size is None:
-            inputs[name] = _from_json(entry, name)
+        own = parameters_of(entry, name)
+        described = declared(name, entry.get("datatype"), entry.get("shape"), own, whole, limit)
+        if "shared_memory_region" in own:
+            shared = offered(regions, name)
+            place = shared.place(own, name)
+            inputs[name] = from_bytes(described, shared.read(place, name, described.nbytes))
+        elif "binary_data_size" in own:
+            data = _bytes(own["binary_data_size"], name, tail, at)
+            inputs[name] = from_bytes(described, data)
+            at += len(data)
         else:
-            inputs[name] = _from_bytes(entry, name, size, tail, at)
-            at += size
+            data_ = entry.get("data")
+            if not isinstance(data_, list):
+                raise CodecError(
+                    "the tensor has no data", field=name, expected="a list, or binary data"
+                )
+            inputs[name] = from_numbers(described, data_)
     if not inputs:
         raise CodecError("no inputs", field="inputs", expected="at least one tensor")
     if at != len(tail):
@@ -88,26 +136,36 @@ def decode_request(body: bytes, header_length: int | None = None) -> InferReques
             found=f"{len(tail)} bytes of tensors",
             expected=f"{at}",
         )
-    parameters = _parameters(message, "parameters")
-    default = parameters.get("binary_data_output") is True
-    asked = message.get("outputs")
-    outputs = None if not asked else tuple(_wanted(message, default))
+    default = whole.get("binary_data_output") is True
+    outputs = tuple(_outputs(message, default, whole, regions)) if message.get("outputs") else None
     label = message.get("id")
     label = label if isinstance(label, str) else None
-    return InferRequest(inputs, outputs, default, label, parameters)
+    return InferRequest(inputs, outputs, default, label, whole)
 
 
-def encode_response(response: InferResponse) -> tuple[bytes, int | None]:
-    """-> body and header length; the length is None for plain JSON. Raises ValueError on NaN."""
+def encode_response(
+    response: InferResponse, regions: Regions | None = None
+) -> tuple[bytes, int | None]:
+    """-> body and header length; the length is None for plain JSON.
+
+    Outputs that have a place in shared memory are written there. Raises ValueError on NaN, else
+    CodecError.
+    """
     entries, tail = [], []
-    for name, value in response.outputs.items():
-        array = np.ascontiguousarray(value, dtype="<f4")
-        entry: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(array.shape)}
-        if name in response.binary:
-            entry["parameters"] = {"binary_data_size": array.nbytes}
-            tail.append(array.tobytes())
+    for name in response.outputs:
+        how, output = response.given(name)
+        entry: dict[str, Any] = {
+            "name": name,
+            "datatype": output.datatype,
+            "shape": list(output.shape),
+        }
+        if how.place is not None:
+            entry["parameters"] = delivered(how.place, name, output.raw, regions)
+        elif name in response.binary:
+            entry["parameters"] = {"binary_data_size": output.raw.nbytes}
+            tail.append(output.raw.tobytes())
         else:
-            entry["data"] = [float(v) for v in array.ravel()]
+            entry["data"] = output.listed()
         entries.append(entry)
     message: dict[str, Any] = {
         "model_name": response.model,
@@ -124,9 +182,46 @@ def encode_response(response: InferResponse) -> tuple[bytes, int | None]:
     return b"".join([head, *tail]), len(head)
 
 
-def _split(body: bytes, header_length: int | None) -> tuple[bytes, bytes]:
+def delivered(
+    place: Place, name: str, array: NDArray[Any], regions: Regions | None
+) -> dict[str, Any]:
+    """Write an output to its place; the parameters that say so. Raises CodecError, NotFound."""
+    size = offered(regions, name).write(place, name, array)
+    found = {"shared_memory_region": place.region, "shared_memory_byte_size": size}
+    return found | ({"shared_memory_offset": place.offset} if place.offset else {})
+
+
+def wanted_of(
+    name: str,
+    own: Mapping[str, Any],
+    whole: Mapping[str, Any],
+    regions: Regions | None,
+    *,
+    binary: bool,
+) -> Wanted:
+    """An asked output by its parameters and the request's. Raises CodecError, NotFound."""
+    classes = class_count(name, own.get("classification", 0))
+    datatype = own["datatype"] if "datatype" in own else whole.get("output_datatype", "FP32")
+    place = None
+    if "shared_memory_region" in own:
+        place = offered(regions, name).place(own, name)
+        if classes:
+            raise CodecError("classes cannot go into shared memory", field=name)
+    binary = binary and place is None
+    return Wanted(name, binary, output_datatype(name, datatype), place, classes)
+
+
+def parameters_of(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The parameters of a tensor or a message. Raises CodecError."""
+    value = entry.get("parameters") or {}
+    if not isinstance(value, dict):
+        raise CodecError("parameters must be an object", field=name)
+    return value
+
+
+def _split(body: bytes, header_length: int | None) -> tuple[bytes, memoryview]:
     if header_length is None:
-        return body, b""
+        return body, memoryview(b"")
     if not 0 < header_length <= len(body):
         raise CodecError(
             "the header length does not fit the body",
@@ -134,7 +229,7 @@ def _split(body: bytes, header_length: int | None) -> tuple[bytes, bytes]:
             found=str(header_length),
             expected=f"1 to {len(body)}",
         )
-    return body[:header_length], body[header_length:]
+    return body[:header_length], memoryview(body)[header_length:]
 
 
 def _object(data: bytes, name: str) -> dict[str, Any]:
@@ -161,81 +256,31 @@ def _name(entry: Mapping[str, Any], where: str) -> str:
     return name[:100]
 
 
-def _parameters(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = entry.get("parameters") or {}
-    if not isinstance(value, dict):
-        raise CodecError("parameters must be an object", field=name)
-    if "shared_memory_region" in value:
-        raise CodecError("shared memory is not offered", field=name, expected="data in the body")
-    return value
+def _bytes(size: object, name: str, tail: memoryview, at: int) -> memoryview:
+    if type(size) is not int or size < 0 or at + size > len(tail):
+        raise CodecError(
+            "the bytes are not in the body",
+            field=name,
+            found=f"binary_data_size {str(size)[:20]}",
+            expected=f"at most {len(tail) - at}",
+        )
+    return tail[at : at + size]
 
 
-def _wanted(message: Mapping[str, Any], default: bool) -> list[Wanted]:
-    found: list[Wanted] = []
+def _outputs(
+    message: Mapping[str, Any],
+    default: bool,
+    whole: Mapping[str, Any],
+    regions: Regions | None,
+) -> list[Wanted]:
+    found: dict[str, Wanted] = {}
     for index, entry in enumerate(_list(message, "outputs")):
         name = _name(entry, f"outputs[{index}]")
-        parameters = _parameters(entry, name)
-        if parameters.get("classification"):
-            raise CodecError("the classification extension is not offered", field=name)
-        if name not in [w.name for w in found]:
-            found.append(Wanted(name, parameters.get("binary_data", default) is True))
-    return found
-
-
-def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
-    datatype = entry.get("datatype")
-    if datatype != "FP32":
-        raise CodecError(
-            "this datatype is not offered", field=name, found=str(datatype)[:20], expected="FP32"
-        )
-    shape = entry.get("shape")
-    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
-        raise CodecError(
-            "not a shape", field=name, found=str(shape)[:60], expected="non-negative integers"
-        )
-    if len(shape) > 8:
-        raise CodecError("too many axes", field=name, found=str(len(shape)), expected="at most 8")
-    return tuple(shape)
-
-
-def _from_bytes(
-    entry: Mapping[str, Any], name: str, size: Any, tail: bytes, at: int
-) -> NDArray[np.float32]:
-    shape = _shape(entry, name)
-    expected = math.prod(shape) * _FP32_BYTES
-    if type(size) is not int or size != expected or at + size > len(tail):
-        raise CodecError(
-            "the bytes do not fill the shape",
-            field=name,
-            found=f"binary_data_size {str(size)[:20]}, {len(tail) - at} bytes in the body",
-            expected=f"{expected}",
-        )
-    return np.frombuffer(tail, dtype="<f4", count=math.prod(shape), offset=at).reshape(shape)
-
-
-def _from_json(entry: Mapping[str, Any], name: str) -> NDArray[np.float32]:
-    shape = _shape(entry, name)
-    data = entry.get("data")
-    if not isinstance(data, list):
-        raise CodecError("the tensor has no data", field=name, expected="a list, or binary data")
-    try:
-        with np.errstate(over="ignore"):  # beyond float32 becomes infinite; refused by the model
-            array = np.asarray(data)
-            if array.dtype.kind not in "iuf" and array.size:
-                raise TypeError
-            array = array.astype(np.float32)
-    except (ValueError, TypeError, OverflowError):
-        raise CodecError(
-            "not numbers of one shape", field=name, expected="a flat or nested list of numbers"
-        ) from None
-    if array.size != math.prod(shape):
-        raise CodecError(
-            "the data do not fill the shape",
-            field=name,
-            found=f"{array.size} numbers",
-            expected=f"{math.prod(shape)}",
-        )
-    return array.reshape(shape)
+        own = parameters_of(entry, name)
+        binary = own.get("binary_data", default) is True
+        wanted = wanted_of(name, own, whole, regions, binary=binary)
+        found.setdefault(name, wanted)
+    return list(found.values())
 
 
 def encode_request(

@@ -107,12 +107,14 @@ class Stack:
     work: Path
     project: str = "lesionlens-test"
     port: int = 0
+    grpc_port: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        with socket.socket() as probe:
+        with socket.socket() as probe, socket.socket() as other:
             probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+            other.bind(("127.0.0.1", 0))
+            self.port, self.grpc_port = probe.getsockname()[1], other.getsockname()[1]
         copy = self.work / "bundle"
         shutil.copytree(self.bundle, copy)
         # The containers' user is not the tests': the files must be readable by anyone.
@@ -133,6 +135,7 @@ class Stack:
             "LESIONLENS_IMAGE_PREFIX": "lesionlens-test/",
             "LESIONLENS_VERSION": "test",
             "LESIONLENS_PORT": str(self.port),
+            "LESIONLENS_GRPC_PORT": str(self.grpc_port),
             "LESIONLENS_TEST_PIP_CONF": str(self.work / "pip.conf"),
             "LESIONLENS_TEST_CA_BUNDLE": str(self.work / "ca.pem"),
             "COMPOSE_BAKE": "false",

@@ -32,7 +32,10 @@ ALTERED: dict[str, dict[str, Any]] = {
         },
         "state": {"accessMode": "ReadWriteMany", "storageClass": "nfs"},
         "settings": {"blobs_url": "s3://lens/blobs", "max_body_mb": 1_000_000},
-        "inference": {"replicas": 3, "service": {"type": "LoadBalancer", "port": 8080}},
+        "inference": {
+            "replicas": 3,
+            "service": {"type": "LoadBalancer", "port": 8080, "grpc": {"port": 8081}},
+        },
         "worker": {"replicas": 8},
     },
     "a site's own": {
@@ -45,6 +48,7 @@ ALTERED: dict[str, dict[str, Any]] = {
         "state": {"existingClaim": "lens-state"},
         "connections": {"existingSecret": "lens-connections"},
         "inference": {
+            "service": {"grpc": {"enabled": False}},
             "nodeSelector": {"disk": "ssd"},
             "tolerations": [{"key": "ai", "operator": "Exists", "effect": "NoSchedule"}],
         },
@@ -58,6 +62,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"worker": {"replicas": "two"}}, "/worker/replicas"),
     ({"inference": {"replicas": 0}}, "/inference/replicas"),
     ({"inference": {"service": {"port": 70000}}}, "/inference/service/port"),
+    ({"inference": {"service": {"grpc": {"port": 0}}}}, "/inference/service/grpc/port"),
+    ({"inference": {"service": {"grpc": {"on": True}}}}, "/inference/service/grpc"),
     ({"wroker": {"replicas": 2}}, "wroker"),
     ({"settings": {"max_body": 5}}, "max_body"),
     ({"state": {"accessMode": "ReadWriteMost"}}, "/state/accessMode"),
@@ -68,6 +74,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"connections": {"redisUrl": "http://redis"}}, "/connections/redisUrl"),
     ({"connections": {"ledgerUrl": "sqlite:///x"}}, "/connections/ledgerUrl"),
     # What the schema cannot say, the templates do.
+    ({"inference": {"service": {"grpc": {"port": 3000}}}}, "inference.service.grpc.port: must"),
     ({"redis": {"enabled": False}}, "connections.redisUrl: needed"),
     ({"state": {"accessMode": "ReadWriteMany"}}, "connections.ledgerUrl: needed"),
     (
@@ -201,6 +208,19 @@ def test_services_select_the_pods(run: Any) -> None:
         labels = _one(documents, kind, name)["spec"]["template"]["metadata"]["labels"]
         selector = _one(documents, "Service", name)["spec"]["selector"]
         assert selector.items() <= labels.items()
+
+
+def test_the_service_reaches_both_doors(run: Any) -> None:
+    """Service, container and setting name the same ports; without gRPC all three leave it out."""
+    for name, outside in (("defaults", 3001), ("outside services", 8081), ("a site's own", None)):
+        documents = _documents(run, ALTERED[name])
+        ports = _one(documents, "Service", "lens-inference")["spec"]["ports"]
+        inside = _pods(documents)["lens-inference"]["containers"][0]["ports"]
+        given = {p["name"]: p["containerPort"] for p in inside}
+        setting = _one(documents, "ConfigMap", "lens-settings")["data"]["LESIONLENS_GRPC_PORT"]
+        assert {p["targetPort"] for p in ports} == set(given)
+        assert given.get("grpc", 0) == int(setting)
+        assert {p["name"]: p["port"] for p in ports}.get("grpc") == outside
 
 
 def test_settings_are_read_by_the_services(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,16 +17,22 @@ PHASES = ("arterial", "portal_venous", "delayed")
 
 @pytest.fixture(scope="session")
 def front(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    """The front door on a free port, small limits so that they can be met."""
+    """The front door on free ports, small limits so that they can be met; shared memory is on."""
     home = tmp_path_factory.mktemp("front")
-    port = free_port()
+    port, grpc_port = free_port(), free_port()
     process = start_front(
-        tiny_bundle, home, port, LESIONLENS_MAX_BODY_MB="8", LESIONLENS_MAX_VOLUME_MB="16"
+        tiny_bundle,
+        home,
+        port,
+        LESIONLENS_MAX_BODY_MB="8",
+        LESIONLENS_MAX_VOLUME_MB="16",
+        LESIONLENS_GRPC_PORT=str(grpc_port),
+        LESIONLENS_SHARED_MEMORY="true",
     )
     url = f"http://127.0.0.1:{port}"
     try:
         await_ready(url, process, home / "stderr.log")
-        yield Front(url, tiny_bundle, process, home / "stderr.log")
+        yield Front(url, tiny_bundle, process, home / "stderr.log", grpc=f"127.0.0.1:{grpc_port}")
     finally:
         stop(process)
 

@@ -23,6 +23,7 @@ class Front:
     bundle: Path
     process: subprocess.Popen[bytes]
     stderr: Path
+    grpc: str = ""
 
     def children(self) -> list[int]:
         text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()

@@ -27,6 +27,7 @@ def test_example(block: int, stack: Stack, tiny_cohort: Path, tmp_path: Path) ->
     for phase, path in entry.image.items():
         shutil.copy(cohort.root / path, tmp_path / f"{phase}.nii.gz")
     code = BLOCKS[block].replace("127.0.0.1:3000", urlsplit(stack.url).netloc)
+    code = code.replace("127.0.0.1:3001", str(stack.grpc))
     corners = entry.voi["arterial"]
     code = code.replace("20,18,8,52,50,20", ",".join(str(v) for c in corners for v in c))
     done = subprocess.run(

@@ -29,9 +29,10 @@ class Shell:
 
     def __init__(self, home: Path, bundle: Path) -> None:
         self.home = home
-        self.port, self.redis_port = free_ports(2)
+        self.port, self.grpc_port, self.redis_port = free_ports(3)
         self.options = ["--home", str(home), "--bundle", str(bundle)]
-        self.options += ["--port", str(self.port), "--redis-port", str(self.redis_port)]
+        for name in ("port", "grpc_port", "redis_port"):
+            self.options += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("LESIONLENS_")}
         self.environment = clean
 
@@ -88,7 +89,10 @@ def test_up_twice_and_down_twice(shell: Shell) -> None:
     code, text = shell.run("up", *shell.options)
     assert code == 0, text
     assert f"http://127.0.0.1:{shell.port}" in text
+    assert f"gRPC: 127.0.0.1:{shell.grpc_port}" in text
     assert shell.ready()
+    with socket.create_connection(("127.0.0.1", shell.grpc_port), timeout=5):
+        pass
     pids = shell.pids()
     assert set(pids) == {"redis", "front", "worker"}
     assert {p.name for p in (shell.home / "logs").iterdir()} >= {"front.log", "worker.log"}
@@ -128,7 +132,7 @@ def test_foreground_starts_a_dead_worker_again_and_stops_on_sigterm(shell: Shell
         process.kill()
 
 
-@pytest.mark.parametrize("which", ["port", "redis_port"])
+@pytest.mark.parametrize("which", ["port", "grpc_port", "redis_port"])
 def test_a_busy_port_is_one_clear_line(shell: Shell, which: str) -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", getattr(shell, which)))

@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from services.common import limits
+from services.common.compression import ENCODINGS, compressed
 from services.common.limits import BodyLimits, is_pickle_type
 from services.common.problems import install
 
@@ -45,6 +46,10 @@ def client() -> Client:
     @app.post("/echo")
     async def echo(request: Request) -> int:
         return len(await request.body())
+
+    @app.post("/headers")
+    async def headers(request: Request) -> list[str]:
+        return list(request.headers)
 
     @app.post("/swallow")
     async def swallow(request: Request) -> str:
@@ -120,8 +125,40 @@ def test_other_types_are_no_pickle() -> None:
         assert not is_pickle_type(kind)
 
 
-def test_compressed_bodies_are_refused(client: Client) -> None:
-    answer = client.post("/echo", content=b"x", headers={"content-encoding": "gzip"})
+def _compressed(client: Client, encoding: str, body: bytes) -> httpx.Response:
+    return client.post("/echo", content=body, headers={"content-encoding": encoding})
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_compressed_body_is_expanded(client: Client, encoding: str) -> None:
+    for size in (0, 1, LIMIT):
+        answer = _compressed(client, encoding, compressed(b"x" * size, encoding))
+        assert answer.json() == size
+    headers = {"content-encoding": encoding}
+    found = client.post("/headers", content=compressed(b"x", encoding), headers=headers).json()
+    assert not {"content-encoding", "content-length"} & set(found)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_what_expands_beyond_the_limit_is_refused(client: Client, encoding: str) -> None:
+    for size in (LIMIT + 1, 64 << 20):
+        bomb = compressed(b"x" * size, encoding)
+        if len(bomb) <= LIMIT:
+            assert _compressed(client, encoding, bomb).status_code == 413
+    assert len(compressed(b"x" * (LIMIT + 1), encoding)) < LIMIT
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_body_that_is_not_what_it_says(client: Client, encoding: str) -> None:
+    whole = compressed(b"x" * 100 + bytes(range(200)), encoding)
+    for body in (b"", b"x", b"no such thing at all", whole[:-3], whole + b"more"):
+        answer = _compressed(client, encoding, body)
+        assert (answer.status_code, answer.json()["field"]) == (400, "Content-Encoding")
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "compress"])
+def test_other_encodings_are_refused(client: Client, encoding: str) -> None:
+    answer = _compressed(client, encoding, b"x")
     assert (answer.status_code, answer.json()["field"]) == (415, "Content-Encoding")
 
 

@@ -27,6 +27,14 @@ def test_a_child_process_reads_back_what_it_is_handed(monkeypatch: pytest.Monkey
     assert Settings() == handed
 
 
+def test_grpc_listens_beside_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LESIONLENS_GRPC_PORT")
+    assert Settings(_env_file=None).grpc == 3001
+    assert Settings(_env_file=None, port=4000).grpc == 4001
+    assert Settings(_env_file=None, port=4000, grpc_port=9000).grpc == 9000
+    assert Settings(_env_file=None, grpc_port=0).grpc is None
+
+
 def test_a_value_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LESIONLENS_PORT", "abc")
     with pytest.raises(InputError) as fault:

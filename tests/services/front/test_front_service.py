@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import tritonclient.grpc as oip
 
 from services.front import openapi
 from tests.support.front_server import Front, await_ready, free_port, start_front, stop
@@ -56,11 +57,13 @@ def test_metrics_have_routes_and_no_paths(front, files) -> None:
 
 
 def test_a_killed_worker_is_replaced_and_forgotten(tiny_bundle, tmp_path: Path, files) -> None:
-    port = free_port()
-    process = start_front(tiny_bundle, tmp_path, port)
+    port, grpc_port = free_port(), free_port()
+    process = start_front(tiny_bundle, tmp_path, port, LESIONLENS_GRPC_PORT=str(grpc_port))
     url = f"http://127.0.0.1:{port}"
     try:
         await_ready(url, process, tmp_path / "stderr.log")
+        client = oip.InferenceServerClient(f"127.0.0.1:{grpc_port}")
+        assert client.is_server_ready()
         front = Front(url, tiny_bundle, process, tmp_path / "stderr.log")
         (worker,) = front.children()
         folder = tmp_path / f"front-{port}" / "prometheus_multiproc_dir"
@@ -77,6 +80,8 @@ def test_a_killed_worker_is_replaced_and_forgotten(tiny_bundle, tmp_path: Path, 
             f"{url}/v1/predictions", files=files, data={"box": "8,8,4,20,20,10"}, timeout=30
         )
         assert answer.status_code == 200
+        with oip.InferenceServerClient(f"127.0.0.1:{grpc_port}") as again:
+            assert again.is_server_ready()
         assert not (folder / f"gauge_livesum_{worker}.db").exists()
     finally:
         stop(process)
@@ -265,10 +270,12 @@ def test_a_start_that_cannot_work(
     assert words in found.stderr
 
 
-def test_a_taken_port(front, tmp_path: Path) -> None:
-    port = front.url.rsplit(":", 1)[1]
-    found = _serve(
-        ["services.front.serve"], bundle=str(front.bundle), port=port, home=str(tmp_path)
-    )
+@pytest.mark.parametrize("which", ["port", "grpc_port"])
+def test_a_taken_port(front, tmp_path: Path, which: str) -> None:
+    taken = {"port": front.url, "grpc_port": front.grpc}[which].rsplit(":", 1)[1]
+    settings = {"port": str(free_port()), "bundle": str(front.bundle), "home": str(tmp_path)}
+    found = _serve(["services.front.serve"], **(settings | {which: taken}))
     assert found.returncode == 2
+    assert len(found.stderr.splitlines()) == 1
     assert "a free port" in found.stderr
+    assert f"LESIONLENS_{which.upper()}" in found.stderr

@@ -90,7 +90,7 @@ def _request(**changes: object) -> bytes:
         (_request(data=[None, 1]), None, "x"),
         (_request(data=[10**400, 1]), None, "x"),
         (_request(data=None), None, "x"),
-        (_request(data=None, parameters={"shared_memory_region": "a"}), None, "x"),
+        (_request(data=None, parameters={"binary_data_size": None}), None, "x"),
         (_request(parameters=[1]), None, "x"),
         (_request(), 10**6, "Inference-Header-Content-Length"),
         (_request() + b"1234", len(_request()), "body"),

@@ -90,6 +90,10 @@ affinity:
 
 {{- /* What the schema cannot say: values that contradict each other. */ -}}
 {{- define "lesionlens.check" -}}
+{{- $s := .Values.inference.service -}}
+{{- if and $s.grpc.enabled (eq (int $s.port) (int $s.grpc.port)) -}}
+{{- fail "inference.service.grpc.port: must differ from inference.service.port" -}}
+{{- end -}}
 {{- $c := .Values.connections -}}
 {{- if and $c.existingSecret (or $c.redisUrl $c.ledgerUrl) -}}
 {{- fail "connections: give existingSecret, or redisUrl and ledgerUrl, not both" -}}
