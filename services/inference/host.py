@@ -12,6 +12,7 @@ from prometheus_client import Counter, Histogram
 from models.bundle.read import Bundle
 from models.bundle.runtime import OnnxModel, load_model
 from models.model import ModelInfo
+from models.recipes import Draw, Line
 
 SECONDS = Histogram(
     "lesionlens_inference_seconds",
@@ -38,11 +39,30 @@ class Measured:
         return found
 
     def gradients(
-        self, x: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]
+        self,
+        x: NDArray[np.float32],
+        weights: Mapping[str, NDArray[np.float32]],
+        wanted: Sequence[str] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         with SECONDS.labels("gradients").time():
-            found = self._model.gradients(x, weights)
+            found = self._model.gradients(x, weights, wanted)
         ROWS.labels("gradients").inc(len(x))
+        return found
+
+    def passes(
+        self, draw: Draw, outputs: Sequence[str], weights: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        with SECONDS.labels("passes").time():
+            found = self._model.passes(draw, outputs, weights)
+        ROWS.labels("passes").inc(draw.count)
+        return found
+
+    def paths(
+        self, line: Line, weights: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        with SECONDS.labels("paths").time():
+            found = self._model.paths(line, weights)
+        ROWS.labels("paths").inc(len(line.points) * len(line.baselines))
         return found
 
 
