@@ -102,8 +102,10 @@ class OnnxModel(Composed):
                 if given is None
                 else _check(given, f"weights.{name}", (len(x), length))
             )
+        if not names:
+            return {}
         results = [f"grad_{name}" for name in names]
-        if self._heads is not None and "input" not in names and names:
+        if self._heads is not None and "input" not in names:
             found = self._heads.run(x, results, feed)
             if found is not None:
                 return {name: found[f"grad_{name}"] for name in names}
@@ -242,7 +244,7 @@ def _known(names: Iterable[str], known: Collection[str], field: str) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(
-            "no such output" if field == "outputs" else "no such output to differentiate",
+            "no such output to weigh" if field == "weights" else "no such output",
             code="unknown_output",
             field=field,
             found=unknown[0],

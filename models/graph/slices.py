@@ -41,7 +41,7 @@ class Whole:
     nodes: tuple[Node, ...]
     weights: Mapping[str, bytes]
     inputs: Mapping[str, bytes]
-    outputs: tuple[str, ...]
+    outputs: Mapping[str, bytes]
     ir_version: int
     opsets: tuple[bytes, ...]
     plain: bool
@@ -59,7 +59,7 @@ class Whole:
                 opsets.append(raw(value))
             elif number == _MODEL_FUNCTIONS:
                 plain = False
-        nodes, weights, inputs, outputs = [], {}, {}, []
+        nodes, weights, inputs, outputs = [], {}, {}, {}
         for number, _, value in fields(graph):
             if number == _NODE:
                 nodes.append(_node(raw(value)))
@@ -68,14 +68,14 @@ class Whole:
             elif number == _INPUT:
                 inputs[_named(raw(value), 1)] = raw(value)
             elif number == _OUTPUT:
-                outputs.append(_named(raw(value), 1))
+                outputs[_named(raw(value), 1)] = raw(value)
             elif number == _SPARSE:
                 plain = False
         return cls(
             tuple(nodes),
             weights,
             {k: v for k, v in inputs.items() if k not in weights},
-            tuple(outputs),
+            outputs,
             ir,
             tuple(opsets),
             plain and not any(node.nested for node in nodes),
@@ -125,7 +125,7 @@ class Whole:
             _ordered((*self.nodes, *extra), {*self.weights, *other.weights, *self.inputs}),
             {**other.weights, **self.weights},
             {**other.inputs, **self.inputs},
-            (*self.outputs, *(o for o in other.outputs if o not in self.outputs)),
+            {**other.outputs, **self.outputs},
             max(self.ir_version, other.ir_version),
             self.opsets,
             self.plain and other.plain,
@@ -147,7 +147,8 @@ class Whole:
         parts += [(_INITIALIZER, v) for k, v in self.weights.items() if k in used]
         parts += [(_INPUT, v) for k, v in self.inputs.items() if k in used]
         parts += [(_INPUT, _typed(k, *inner[k])) for k in inner if k in used]
-        parts += [(_OUTPUT, message([(1, name)])) for name in outputs]
+        # Of a value inside, the runtime finds the type itself.
+        parts += [(_OUTPUT, self.outputs.get(o) or message([(1, o)])) for o in outputs]
         return message(
             [
                 (_MODEL_IR, self.ir_version),
