@@ -21,6 +21,7 @@ from models import voi
 from models.attribution import chunked
 from models.attribution.goal import centred_logit
 from models.bundle.read import Bundle
+from models.imaging.edits import Edits
 from models.model import Model
 from models.reasons import cautions
 from models.reasons.detected import detect
@@ -122,13 +123,14 @@ def explain(
     if class_index != likely:
         outputs |= chunked.passes(model, draw, slopes_of, class_target(class_index, bundle), tick)
     slopes = evidence.tap_vector({tap: outputs[f"grad_{tap}"] for tap in taps})
-    view = View(base, lesion.size_mm, plain_outputs, slopes, class_index)
+    edits = Edits(base, lesion.size_mm, bundle.preprocessing, tuple(manifest.phases))
+    view = View(base, lesion.size_mm, plain_outputs, slopes, class_index, edits)
     weighed = weigh(view, [seen.id for seen in detected if seen.found], bundle, model)
     features = findings(detected, weighed.features, bundle, parameters.reader_features)
 
     drawn = saliency(
         model, base, lesion.size_mm, prediction, features, bundle, parameters,
-        _ticker(progress, "drawing maps"),
+        _ticker(progress, "drawing maps"), edits,
     )  # fmt: skip
 
     _ticker(progress, "putting it into words")(0.0)

@@ -75,9 +75,9 @@ def draw(tiny_bundle, local: Model) -> Draw:
     return Draw(base, bundle.preprocessing, bundle.recipe, count=10, seed=4)
 
 
-def line_of(x: np.ndarray) -> tuple[Line, dict[str, np.ndarray]]:
+def line_of(x: np.ndarray, fc: int) -> tuple[Line, dict[str, np.ndarray]]:
     """Two goals with one comparison each and one with none, as a class map has."""
-    weights = {"logits": np.eye(6, dtype=np.float32)[:3], "fc": np.ones((3, 80), np.float32)}
+    weights = {"logits": np.eye(6, dtype=np.float32)[:3], "fc": np.ones((3, fc), np.float32)}
     return Line(x[0], np.stack([x[1], x[2], np.zeros_like(x[0])]), steps=5), weights
 
 
@@ -93,7 +93,7 @@ def test_passes_are_equal_to_the_bit(model: Model, local: Model, draw: Draw) -> 
 
 
 def test_paths_are_equal_to_the_bit(model: Model, local: Model, x: np.ndarray) -> None:
-    line, weights = line_of(x)
+    line, weights = line_of(x, local.info.taps["fc"])
     for asked in (line, replace(line, first=2, count=3), Line(x[0], 0 * x, steps=3)):
         expected, found = (m.paths(asked, weights) for m in (local, model))
         for name in ("gradient", "change"):
@@ -102,7 +102,7 @@ def test_paths_are_equal_to_the_bit(model: Model, local: Model, x: np.ndarray) -
 
 def test_a_recipe_is_one_request(front, local: Model, draw: Draw, x: np.ndarray) -> None:
     model = RemoteModel(front.url, bundle=local.info.bundle)
-    line, weights = line_of(x)
+    line, weights = line_of(x, local.info.taps["fc"])
     asked: list[str] = []
     infer = model._infer
 
@@ -133,7 +133,7 @@ def test_a_server_of_two_graphs_gives_the_same(
     expected, found = (m.passes(draw, names, weights) for m in (local, model))
     for name in names:
         np.testing.assert_array_equal(found[name], expected[name], strict=True)
-    line, weights = line_of(x)
+    line, weights = line_of(x, local.info.taps["fc"])
     expected, found = (m.paths(line, weights) for m in (local, model))
     np.testing.assert_array_equal(found["change"], expected["change"])
     for mine, other in zip(found["gradient"], expected["gradient"], strict=True):
