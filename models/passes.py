@@ -29,11 +29,22 @@ class PassRecipe(BaseModel):
 
 
 def views(
-    base: NDArray[np.float32], spec: Preprocessing, recipe: PassRecipe, count: int, seed: int
+    base: NDArray[np.float32],
+    spec: Preprocessing,
+    recipe: PassRecipe,
+    count: int,
+    seed: int,
+    first: int = 0,
 ) -> NDArray[np.float32]:
-    """Base [P, M, M, M] -> passes [count, P, K, K, K]. Pass i depends on (seed, i) alone."""
+    """Base [P, M, M, M] -> passes [count, P, K, K, K], from number `first` on.
+
+    Pass i depends on (seed, i) alone.
+    """
     return np.stack(
-        [_view(base, spec, recipe, np.random.default_rng([seed, i])) for i in range(count)]
+        [
+            _view(base, spec, recipe, np.random.default_rng([seed, i]))
+            for i in range(first, first + count)
+        ]
     )
 
 

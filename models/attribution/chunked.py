@@ -1,19 +1,24 @@
 """Batches of a fixed size through a model, so that numbers never depend on who shared a batch.
 
 The chunks are a function of the number of rows alone: an explanation computed in-process and one
-computed through a busy server see the same shapes and give the same numbers.
+computed through a busy server see the same shapes and give the same numbers. Between two requests a
+job tells how far it is and can be cancelled, so a recipe is asked for in parts of about a second on
+a network of the published size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.model import Model
+from models.recipes import CHUNK, Draw, Line, joined
 
-CHUNK = 8
+PASSES = 32  # rows of a request for passes
+EVALUATIONS = 32  # gradients of a request for paths
 
 Tick = Callable[[float], None]
 
@@ -52,7 +57,7 @@ def gradients(
         tiled = {
             name: np.tile(np.asarray(w, np.float32), (len(rows), 1)) for name, w in weights.items()
         }
-        found = model.gradients(rows, tiled)
+        found = model.gradients(rows, tiled, wanted)
         parts.append({name: found[name] for name in wanted})
     return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
 
@@ -77,5 +82,72 @@ def row_gradients(
             for name, zero in nothing.items()
         }
         rows = np.ascontiguousarray(x[start : start + CHUNK])
-        parts.append(model.gradients(rows, stacked)[wanted])
+        parts.append(model.gradients(rows, stacked, [wanted])[wanted])
     return np.concatenate(parts)
+
+
+def passes(
+    model: Model,
+    draw: Draw,
+    outputs: Sequence[str],
+    weights: Mapping[str, NDArray[np.float32]],
+    tick: Tick | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """`model.passes` in requests of at most PASSES passes."""
+    parts = []
+    for start in range(0, draw.count, PASSES):
+        if tick:
+            tick(start / draw.count)
+        count = min(PASSES, draw.count - start)
+        part = replace(draw, first=draw.first + start, count=count)
+        parts.append(model.passes(part, outputs, weights))
+    return joined(parts, outputs)
+
+
+def paths(
+    model: Model,
+    x: NDArray[np.float32],
+    baselines: Sequence[NDArray[np.float32]],
+    weights: Sequence[Mapping[str, NDArray]],
+    steps: int,
+    tick: Tick | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`model.paths`, a row a goal: mean gradients [G, P, K, K, K] and changes [G].
+
+    weights: of each goal's target. Goals of one request weigh the same outputs; those with one
+    comparison stand side by side, since they share its forwards.
+    """
+    gradient = np.empty((len(weights), *x.shape), np.float32)
+    change = np.empty(len(weights), np.float32)
+    requests = _requests(baselines, weights, steps)
+    for number, goals in enumerate(requests):
+        stacked = {
+            name: np.stack([np.asarray(weights[g][name], np.float32) for g in goals])
+            for name in weights[goals[0]]
+        }
+        images = np.stack([baselines[g] for g in goals])
+        total = np.zeros(images.shape, np.float64)
+        for start in range(0, steps, EVALUATIONS):
+            if tick:
+                tick((number + start / steps) / len(requests))
+            count = min(EVALUATIONS, steps - start)
+            found = model.paths(Line(x, images, steps, start, count), stacked)
+            total += found["gradient"].astype(np.float64) * (count / steps)
+        gradient[goals], change[goals] = total, found["change"]
+    return gradient, change
+
+
+def _requests(
+    baselines: Sequence[NDArray[np.float32]], weights: Sequence[Mapping[str, NDArray]], steps: int
+) -> list[list[int]]:
+    """Goals by request, of at most EVALUATIONS evaluations where one goal does not take more."""
+    kinds: dict[tuple[str, ...], dict[bytes, list[int]]] = {}
+    for goal, (baseline, row) in enumerate(zip(baselines, weights, strict=True)):
+        alike = kinds.setdefault(tuple(row), {})
+        alike.setdefault(baseline.tobytes(), []).append(goal)
+    size = max(1, EVALUATIONS // steps)
+    found = []
+    for alike in kinds.values():
+        order = [goal for same in alike.values() for goal in same]
+        found += [order[start : start + size] for start in range(0, len(order), size)]
+    return found

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.attribution import chunked
-from models.attribution.goal import Attribution, Goal, Settings, changes
+from models.attribution.goal import Attribution, Goal, Settings
 from models.model import Model
 
 
@@ -31,18 +31,11 @@ def integrated_gradients(
     tick: chunked.Tick | None = None,
 ) -> list[Attribution]:
     """A map for each goal. x: [P, K, K, K]. `settings.steps` points on each path."""
-    steps = settings.steps
-    path = ((np.arange(steps) + 0.5) / steps).astype(np.float32)[:, None, None, None, None]
-    found = []
-    for i, (goal, change) in enumerate(zip(goals, changes(model, x, goals), strict=True)):
-
-        def part(fraction: float, i: int = i) -> None:
-            if tick:
-                tick((i + fraction) / len(goals))
-
-        start = goal.reference(x)
-        images = start[None] + path * (x - start)[None]
-        slopes = chunked.gradients(model, images, goal.weights, ["input"], part)["input"]
-        mean = slopes.mean(axis=0, dtype=np.float64)
-        found.append(Attribution((mean * (x - start)).astype(np.float32), change))
-    return found
+    starts = [goal.reference(x) for goal in goals]
+    slopes, ends = chunked.paths(
+        model, x, starts, [goal.weights for goal in goals], settings.steps, tick
+    )
+    return [
+        Attribution(slope * (x - start), float(change))
+        for slope, start, change in zip(slopes, starts, ends, strict=True)
+    ]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from models.attribution import chunked
 from models.attribution.goal import Attribution, Goal, Settings, changes
 from models.model import Model
+from models.recipes import CHUNK
 
 
 def occlusion(
@@ -38,10 +39,10 @@ def occlusion(
     for number, members in enumerate(groups.values()):
         start = goals[members[0]].reference(x)
         count = np.zeros(x.shape)
-        for first in range(0, len(places), chunked.CHUNK):
+        for first in range(0, len(places), CHUNK):
             if tick:
                 tick((number + first / len(places)) / len(groups))
-            batch = places[first : first + chunked.CHUNK]
+            batch = places[first : first + CHUNK]
             images = np.repeat(x[None], len(batch), axis=0)
             for image, place in zip(images, batch, strict=True):
                 image[place] = start[place]

@@ -6,7 +6,7 @@ small by default (one), since several calls side by side beat one call on severa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from models.bundle.manifest import CLASSIFIER, GRADIENTS, PARITY
 from models.bundle.parts import ParitySample
 from models.bundle.read import Bundle, read_bundle
+from models.bundle.sliced import slices
 from models.errors import BundleError, InputError
 from models.model import ModelInfo
+from models.recipes import Composed, Draw, Found, Line, Weights, chunks, joined
 
 # Outputs: largest error, relative to the largest value (but at least 1). Gradients: a ReLU or a
 # pooling near-tie may flip between processors, so the 99th percentile is compared, and the whole
@@ -41,20 +43,26 @@ class Graphed(Protocol):
     def parity(self) -> ParitySample: ...
 
 
-class OnnxModel:
+class OnnxModel(Composed):
     """models.model.Model over onnxruntime on the CPU, from a checked bundle. Thread-safe."""
 
     def __init__(self, bundle: Graphed, threads: int = 1) -> None:
         self.bundle = bundle
         self.info: ModelInfo = bundle.info
-        self._classifier = _session(CLASSIFIER, bundle.classifier, threads)
-        self._gradients = _session(GRADIENTS, bundle.gradients, threads)
+        classifier, gradients = bundle.classifier, bundle.gradients
+        self._classifier = _session(CLASSIFIER, classifier, threads)
+        self._gradients = _session(GRADIENTS, gradients, threads)
         self._outputs = [output.name for output in self._classifier.get_outputs()]
         _require(CLASSIFIER, self._outputs, ["scores", "logits", *self.info.taps])
         inputs = [i.name for i in self._gradients.get_inputs()]
         _require(GRADIENTS, inputs, ["x", "w_logits", *(f"w_{tap}" for tap in self.info.taps)])
         results = [output.name for output in self._gradients.get_outputs()]
         _require(GRADIENTS, results, ["grad_input", *(f"grad_{tap}" for tap in self.info.taps)])
+        self._lengths = {"logits": len(self.info.classes), **self.info.taps}
+        self._heads, self._paths = slices(
+            classifier, gradients, self._lengths, self.info.input_shape,
+            lambda data: _session(GRADIENTS, data, threads),
+        )  # fmt: skip
 
     @property
     def runtime(self) -> str:
@@ -71,47 +79,72 @@ class OnnxModel:
     ) -> dict[str, NDArray[np.float32]]:
         """x [B, P, X, Y, Z] -> the asked outputs, nothing else is copied. Raises InputError."""
         x = _check(x, "x", (None, *self.info.input_shape))
-        unknown = [name for name in outputs if name not in self._outputs]
-        if unknown:
-            raise InputError(
-                "no such output",
-                code="unknown_output",
-                field="outputs",
-                found=unknown[0],
-                expected="one of " + ", ".join(self._outputs),
-            )
+        _known(outputs, self._outputs, "outputs")
         names = list(dict.fromkeys(outputs))
         if not names:
             return {}
         return dict(zip(names, self._classifier.run(names, {"x": x}), strict=True))
 
     def gradients(
-        self, x: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]
-    ) -> dict[str, NDArray[np.float32]]:
+        self, x: NDArray[np.float32], weights: Weights, wanted: Sequence[str] | None = None
+    ) -> Found:
         """As models.model.Model.gradients; weights left out are zero. Raises InputError."""
         x = _check(x, "x", (None, *self.info.input_shape))
-        lengths = {"logits": len(self.info.classes), **self.info.taps}
-        unknown = [name for name in weights if name not in lengths]
-        if unknown:
-            raise InputError(
-                "no such output to weigh",
-                code="unknown_output",
-                field="weights",
-                found=unknown[0],
-                expected="one of " + ", ".join(lengths),
-            )
+        everything = ["input", *self.info.taps]
+        names = everything if wanted is None else list(dict.fromkeys(wanted))
+        _known(names, everything, "wanted")
+        _known(weights, self._lengths, "weights")
         feed = {"x": x}
-        for name, length in lengths.items():
+        for name, length in self._lengths.items():
             given = weights.get(name)
             feed[f"w_{name}"] = (
                 np.zeros((len(x), length), dtype=np.float32)
                 if given is None
                 else _check(given, f"weights.{name}", (len(x), length))
             )
-        taps = list(self.info.taps)
-        names = ["grad_input", *(f"grad_{tap}" for tap in taps)]
-        values = self._gradients.run(names, feed)
-        return dict(zip(["input", *taps], values, strict=True))
+        if not names:
+            return {}
+        results = [f"grad_{name}" for name in names]
+        if self._heads is not None and "input" not in names:
+            found = self._heads.run(x, results, feed)
+            if found is not None:
+                return {name: found[f"grad_{name}"] for name in names}
+        return dict(zip(names, self._gradients.run(results, feed), strict=True))
+
+    def passes(self, draw: Draw, outputs: Sequence[str], weights: Weights) -> Found:
+        """As models.model.Model.passes. Raises InputError."""
+        _check(draw.base, "base", (self.info.input_shape[0], *(draw.spec.base_voxels,) * 3))
+        grads = [f"grad_{tap}" for tap in self.info.taps]
+        _known(outputs, [*self._outputs, *grads], "outputs")
+        _known(weights, self._lengths, "weights")
+        for name, given in weights.items():
+            _check(given, f"weights.{name}", (self._lengths[name],))
+        if self._heads is None or not any(name in grads for name in outputs):
+            return super().passes(draw, outputs, weights)
+        parts = []
+        for rows in chunks(draw.views()):
+            feed = {
+                f"w_{name}": np.tile(
+                    weights.get(name, np.zeros(length, np.float32)), (len(rows), 1)
+                )
+                for name, length in self._lengths.items()
+            }
+            found = self._heads.run(rows, outputs, feed)
+            if found is None:
+                return super().passes(draw, outputs, weights)
+            parts.append(found)
+        return joined(parts, outputs)
+
+    def paths(self, line: Line, weights: Weights) -> Found:
+        """As models.model.Model.paths. Raises InputError."""
+        _check(line.x, "x", self.info.input_shape)
+        goals = len(_check(line.baselines, "baselines", (None, *self.info.input_shape)))
+        _known(weights, self._lengths, "weights")
+        for name, given in weights.items():
+            _check(given, f"weights.{name}", (goals, self._lengths[name]))
+        if self._paths is None or not self._paths.serves(list(weights)):
+            return super().paths(line, weights)
+        return self._paths.run(line, weights)
 
     def check_parity(self) -> dict[str, float]:
         """Run the stored sample and give the error of each output.
@@ -135,6 +168,7 @@ class OnnxModel:
         try:
             outputs = self.forward(sample.x, list(sample.outputs))
             found = self.gradients(sample.x, sample.weights)
+            short = self._short_ways(sample)
         except InputError as fault:  # a sample of another network
             raise BundleError(
                 f"the stored sample does not fit the network: {fault.line}",
@@ -151,7 +185,29 @@ class OnnxModel:
             errors[f"grad_{name}"] = whole
             _refuse(f"grad_{name}", tail, GRADIENT_TOLERANCE)
             _refuse(f"grad_{name}", whole, GRADIENT_L2_TOLERANCE)
+        for name, (value, expected) in short.items():
+            tail, whole = _gradient_errors(value, expected)
+            errors[name] = whole
+            _refuse(name, tail, GRADIENT_TOLERANCE)
+            _refuse(name, whole, GRADIENT_L2_TOLERANCE)
         return errors
+
+    def _short_ways(
+        self, sample: ParitySample
+    ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """What the graphs cut out of the whole ones say of the sample, and what they should.
+
+        A path from an image to itself has the image's own gradient all along.
+        """
+        known = {k: w for k, w in sample.weights.items() if self._paths and self._paths.serves([k])}
+        if not known:
+            return {}
+        found = [
+            self.paths(Line(x, x[None], steps=1), {k: w[i : i + 1] for k, w in known.items()})
+            for i, x in enumerate(sample.x)
+        ]
+        expected = self.gradients(sample.x, known, ["input"])["input"]
+        return {"paths": (np.concatenate([f["gradient"] for f in found]), expected)}
 
 
 def load_model(source: Bundle | Path | str, threads: int = 1) -> OnnxModel:
@@ -182,6 +238,18 @@ def _require(file: str, present: Sequence[str], needed: Sequence[str]) -> None:
     absent = [name for name in needed if name not in present]
     if absent:
         raise BundleError(f"the graph has no {absent[0]!r}", code="bundle_manifest", field=file)
+
+
+def _known(names: Iterable[str], known: Collection[str], field: str) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(
+            "no such output to weigh" if field == "weights" else "no such output",
+            code="unknown_output",
+            field=field,
+            found=unknown[0],
+            expected="one of " + ", ".join(known),
+        )
 
 
 def _check(value: Any, field: str, shape: Sequence[int | None]) -> NDArray[np.float32]:

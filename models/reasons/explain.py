@@ -21,8 +21,8 @@ from models import voi
 from models.attribution import chunked
 from models.attribution.goal import centred_logit
 from models.bundle.read import Bundle
+from models.imaging.edits import Edits
 from models.model import Model
-from models.passes import views
 from models.reasons import cautions
 from models.reasons.detected import detect
 from models.reasons.distribution import outside
@@ -42,6 +42,7 @@ from models.reasons.rounding import decimals, significant
 from models.reasons.similar import similar_lesions
 from models.reasons.verdict import verdict
 from models.reasons.words import plain_text
+from models.recipes import Draw
 from models.voi import Lesion
 from wire.api import ExplanationParameters
 from wire.explanation import Explanation, LesionFacts, Prediction, Provenance
@@ -100,9 +101,14 @@ def explain(
     plain = voi.centre(base, bundle.preprocessing)
     tick = _ticker(progress, "averaging stochastic passes")
     tick(0.0)
-    passes = views(base, bundle.preprocessing, bundle.recipe, parameters.passes, parameters.seed)
-    outputs = chunked.forward(model, passes, ["logits", *taps], tick)
     plain_outputs = model.forward(plain[None], ["logits", *manifest.taps])
+    draw = Draw(base, bundle.preprocessing, bundle.recipe, parameters.passes, parameters.seed)
+    slopes_of = [f"grad_{tap}" for tap in taps]
+    # The passes nearly always agree with the plain view on the class whose gradients are asked for.
+    likely = int(plain_outputs["logits"][0].argmax())
+    outputs = chunked.passes(
+        model, draw, ["logits", *taps, *slopes_of], class_target(likely, bundle), tick
+    )
     prediction = _prediction(outputs["logits"], bundle)
     class_index = manifest.classes.index(prediction.class_id)
 
@@ -111,17 +117,20 @@ def explain(
     h = bundle.probe_vector(outputs, measured)
     detected = detect(h, bundle, lesion.missing)
 
-    target = {"logits": centred_logit(class_index, len(manifest.classes))}
     tick = _ticker(progress, "weighing features")
+    tick(0.0)
     evidence = bundle.evidence
-    slopes = evidence.tap_vector(chunked.gradients(model, passes, target, taps, tick))
-    view = View(base, lesion.size_mm, plain_outputs, slopes, class_index)
+    if class_index != likely:
+        outputs |= chunked.passes(model, draw, slopes_of, class_target(class_index, bundle), tick)
+    slopes = evidence.tap_vector({tap: outputs[f"grad_{tap}"] for tap in taps})
+    edits = Edits(base, lesion.size_mm, bundle.preprocessing, tuple(manifest.phases))
+    view = View(base, lesion.size_mm, plain_outputs, slopes, class_index, edits)
     weighed = weigh(view, [seen.id for seen in detected if seen.found], bundle, model)
     features = findings(detected, weighed.features, bundle, parameters.reader_features)
 
     drawn = saliency(
         model, base, lesion.size_mm, prediction, features, bundle, parameters,
-        _ticker(progress, "drawing maps"),
+        _ticker(progress, "drawing maps"), edits,
     )  # fmt: skip
 
     _ticker(progress, "putting it into words")(0.0)
@@ -193,6 +202,11 @@ def _ticker(progress: Progress | None, stage: str) -> chunked.Tick:
             progress(stage, round(low + (high - low) * fraction, 4))
 
     return tick
+
+
+def class_target(class_index: int, bundle: Bundle) -> dict[str, NDArray[np.float32]]:
+    """Weights of a class's centred logit."""
+    return {"logits": centred_logit(class_index, len(bundle.manifest.classes))}
 
 
 def _prediction(logits: NDArray, bundle: Bundle) -> Prediction:

@@ -19,7 +19,7 @@ from models.attribution.chunked import Tick
 from models.attribution.goal import Attribution, Goal, Settings, centred_logit
 from models.attribution.registry import DEFAULT, method
 from models.bundle.read import Bundle
-from models.imaging.edits import EDITS, remove
+from models.imaging.edits import EDITS, Edits
 from models.model import Model
 from models.reasons.rounding import decimals, significant, to_scale
 from models.voi import centre
@@ -53,8 +53,9 @@ def saliency(
     bundle: Bundle,
     parameters: ExplanationParameters,
     tick: Tick,
+    edits: Edits | None = None,
 ) -> Drawn:
-    """base: [P, M, M, M] (models.voi.normalise). size_mm: the VOI's edges [3].
+    """base: [P, M, M, M] (models.voi.normalise). size_mm: the VOI's edges [3]. edits: of the base.
 
     Class maps are in logits, feature maps in log-odds, both of the plain view. Raises InputError
     for an unknown method.
@@ -63,7 +64,7 @@ def saliency(
     found = [f.id for f in features if f.found][:MOST_FEATURE_MAPS]
     groups: dict[Kind, dict[str, Goal]] = {
         "class": {prediction.class_id: class_goal(prediction.class_id, bundle)},
-        "feature": {f: feature_goal(f, bundle, base, size_mm) for f in found},
+        "feature": {f: feature_goal(f, bundle, base, size_mm, edits=edits) for f in found},
     }
     settings = Settings(steps=parameters.map_steps, seed=parameters.seed)
     total = 1 + len(found)
@@ -94,17 +95,19 @@ def feature_goal(
     base: NDArray[np.float32],
     size_mm: Sequence[float] | NDArray,
     view: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
+    edits: Edits | None = None,
 ) -> Goal:
     """The feature's log-odds, compared with the lesion without it; with parenchyma where no edit
     takes the feature away.
 
-    view: base -> tensor, of the edited lesion; the plain view by default.
+    view: base -> tensor, of the edited lesion; the plain view by default. edits: of this base,
+    where several goals share them.
     """
     weights = feature_target(feature_id, bundle)
     if feature_id not in EDITS:
         return Goal(weights)
     spec, phases = bundle.preprocessing, bundle.manifest.phases
-    edited = remove(feature_id, base, np.asarray(size_mm, np.float64), spec, phases)
+    edited = (edits or Edits(base, size_mm, spec, phases)).without(feature_id)
     # An edit that finds nothing to change leaves no difference to share out.
     if np.array_equal(edited, base):
         return Goal(weights)

@@ -37,7 +37,7 @@ class View:
 
     base: [P, M, M, M]. size_mm: the VOI's edges. plain: 'logits' and every tap of the plain view,
     [1, ...]. slopes: gradient of the class's centred logit at the probe taps, a row a pass [n, D].
-    class_index: the predicted class.
+    class_index: the predicted class. edits: of the base.
     """
 
     base: NDArray[np.float32]
@@ -45,6 +45,7 @@ class View:
     plain: Mapping[str, NDArray[np.float32]]
     slopes: NDArray[np.float32]
     class_index: int
+    edits: edits.Edits
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,12 @@ def _removed(
 def _edited(
     view: View, there: list[str], bundle: Bundle, model: Model
 ) -> dict[str, NDArray[np.float64]]:
-    spec, phases = bundle.preprocessing, tuple(bundle.manifest.phases)
+    spec = bundle.preprocessing
 
     def edit(feature: str, base: NDArray[np.float32]) -> NDArray[np.float32] | None:
         if feature not in edits.EDITS:
             return None
-        gone = edits.remove(feature, base, view.size_mm, spec, phases)
+        gone = view.edits.without(feature)
         # Untouched: a phase that the edit needs is missing. That is no answer.
         return None if np.array_equal(gone, base) else gone
 

@@ -57,7 +57,7 @@ def class_slopes(
     chosen = range(count) if classes is None else classes
     weights = (np.eye(count) - 1.0 / count)[list(chosen)].astype(np.float32)
     repeated = np.repeat(x[None], len(weights), axis=0)
-    return model.gradients(repeated, {"logits": weights})[target].astype(np.float64)
+    return model.gradients(repeated, {"logits": weights}, [target])[target].astype(np.float64)
 
 
 def from_activations(

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.attribution.chunked import CHUNK
 from models.bundle.read import Bundle
 from models.model import Model
+from models.recipes import CHUNK
 from models.relevance.directions import Directions
 from models.relevance.first_order import along, projected_out, to_absent_mean
 from models.relevance.removal import centred

@@ -1,8 +1,10 @@
 """The remote Model: scores, taps and gradients over Open Inference Protocol v2, binary tensors.
 
 Speaks to our inference service and to any server of the protocol (Triton) that serves the bundle's
-two graphs as `classifier` and `gradients`. The client library runs on gevent and belongs to one
-thread of one process, so each thread, and each process after a fork, gets a client of its own.
+two graphs as `classifier` and `gradients`. Recipes (models.recipes) go to ours as one request each;
+where a server has no `passes` or `paths`, they are composed from the two graphs. The client library
+runs on gevent and belongs to one thread of one process, so each thread, and each process after a
+fork, gets a client of its own.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from tritonclient.utils import InferenceServerException
 
 from models.errors import InputError, LensError, NotFound, TooLarge, Unavailable
 from models.model import ModelInfo
+from models.recipes import Composed, Draw, Line
 
-CLASSIFIER, GRADIENTS = "classifier", "gradients"
+CLASSIFIER, GRADIENTS, PASSES, PATHS = "classifier", "gradients", "passes", "paths"
 _ERRORS: dict[int, type[LensError]] = {404: NotFound, 413: TooLarge}
 
 
@@ -36,7 +39,7 @@ class _Lost(Exception):
     """The connection failed; the cause says how."""
 
 
-class RemoteModel:
+class RemoteModel(Composed):
     """models.model.Model over HTTP.
 
     url: base URL of the service, e.g. http://127.0.0.1:3000. bundle: hash of the bundle that must
@@ -64,6 +67,7 @@ class RemoteModel:
         self._version = ""
         self._local = threading.local()
         self._info: ModelInfo | None = None
+        self._recipes: dict[str, dict[str, Any] | None] = {}
 
     @property
     def info(self) -> ModelInfo:
@@ -79,7 +83,10 @@ class RemoteModel:
         return self._infer(CLASSIFIER, {"x": x}, list(outputs))
 
     def gradients(
-        self, x: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]
+        self,
+        x: NDArray[np.float32],
+        weights: Mapping[str, NDArray[np.float32]],
+        wanted: Sequence[str] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """As models.model.Model.gradients."""
         lengths = {"logits": len(self.info.classes), **self.info.taps}
@@ -88,12 +95,56 @@ class RemoteModel:
             f"w_{name}": np.zeros((len(x), length), np.float32) for name, length in lengths.items()
         }
         tensors = {"x": x} | zeros | {f"w_{name}": value for name, value in weights.items()}
-        names = ["grad_input", *(f"grad_{tap}" for tap in self.info.taps)]
+        names = [f"grad_{n}" for n in (wanted or ["input", *self.info.taps])]
         found = self._infer(GRADIENTS, tensors, names)
         return {name.removeprefix("grad_"): value for name, value in found.items()}
 
+    def passes(
+        self, draw: Draw, outputs: Sequence[str], weights: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """As models.model.Model.passes."""
+        offered = self._offered(PASSES)
+        # The server draws by its bundle's recipe; another one is drawn here.
+        if (
+            offered is None
+            or offered.get("preprocessing") != draw.spec.model_dump(mode="json")
+            or offered.get("passes") != draw.recipe.model_dump(mode="json")
+        ):
+            return super().passes(draw, outputs, weights)
+        tensors = {"base": draw.base[None]} | {f"w_{k}": w[None] for k, w in weights.items()}
+        parameters = {"count": draw.count, "seed": draw.seed, "first": draw.first}
+        return self._infer(PASSES, tensors, list(outputs), parameters)
+
+    def paths(
+        self, line: Line, weights: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """As models.model.Model.paths."""
+        if self._offered(PATHS) is None:
+            return super().paths(line, weights)
+        tensors = {"x": line.x[None]} | {f"w_{k}": w for k, w in weights.items()}
+        if line.baselines.any():
+            tensors["baseline"] = line.baselines
+        parameters = {"steps": line.steps, "first": line.first, "count": len(line.points)}
+        found = self._infer(PATHS, tensors, ["gradient", "change"], parameters)
+        found["change"] = found["change"][:, 0]
+        return found
+
+    def _offered(self, model: str) -> dict[str, Any] | None:
+        """What the server says of a recipe's model; None where it has none. Asked for once."""
+        if model not in self._recipes:
+            _ = self.info  # tells the version to ask for
+            try:
+                self._recipes[model] = self._said(model, self._version)
+            except (NotFound, InputError):
+                self._recipes[model] = None
+        return self._recipes[model]
+
     def _infer(
-        self, model: str, tensors: Mapping[str, NDArray[np.float32]], names: Sequence[str]
+        self,
+        model: str,
+        tensors: Mapping[str, NDArray[np.float32]],
+        names: Sequence[str],
+        parameters: Mapping[str, int] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         inputs = []
         for name, value in tensors.items():
@@ -104,7 +155,11 @@ class RemoteModel:
         _ = self.info  # tells the version to ask for
         result = self._call(
             lambda c: c.infer(
-                model, inputs, model_version=self._version, outputs=wanted, parameters=_ALONE
+                model,
+                inputs,
+                model_version=self._version,
+                outputs=wanted,
+                parameters=_ALONE | dict(parameters or {}),
             )
         )
         answered = result.get_response().get("parameters", {}).get("bundle")
@@ -138,10 +193,8 @@ class RemoteModel:
         raise _mismatch(found, self._bundle)
 
     def _asked(self, version: str) -> ModelInfo:
-        # The protocol's metadata has no field for free parameters; ours and Triton's `config` do.
-        config = self._call(lambda c: c.get_model_config(CLASSIFIER, version))
         try:
-            said = {k: json.loads(v["string_value"]) for k, v in config["parameters"].items()}
+            said = self._said(CLASSIFIER, version)
             return ModelInfo(
                 bundle=str(said["bundle"]),
                 classes=tuple(said["classes"]),
@@ -156,6 +209,11 @@ class RemoteModel:
                 field=CLASSIFIER,
                 expected="parameters bundle, classes, phases, taps, input_shape",
             ) from None
+
+    def _said(self, model: str, version: str) -> dict[str, Any]:
+        # The protocol's metadata has no field for free parameters; ours and Triton's `config` do.
+        config = self._call(lambda c: c.get_model_config(model, version))
+        return {k: json.loads(v["string_value"]) for k, v in config["parameters"].items()}
 
     def _call(self, ask: Callable[[Any], Any]) -> Any:
         """Ask, and once more on a fresh connection where one that was kept turns out to be dead.

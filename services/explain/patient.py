@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.errors import Unavailable
 from models.model import Model, ModelInfo
+from models.recipes import Draw, Line
 
 T = TypeVar("T")
 
@@ -46,9 +47,22 @@ class PatientModel:
         return self._try(lambda model: model.forward(x, outputs))
 
     def gradients(
-        self, x: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]
+        self,
+        x: NDArray[np.float32],
+        weights: Mapping[str, NDArray[np.float32]],
+        wanted: Sequence[str] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
-        return self._try(lambda model: model.gradients(x, weights))
+        return self._try(lambda model: model.gradients(x, weights, wanted))
+
+    def passes(
+        self, draw: Draw, outputs: Sequence[str], weights: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        return self._try(lambda model: model.passes(draw, outputs, weights))
+
+    def paths(
+        self, line: Line, weights: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        return self._try(lambda model: model.paths(line, weights))
 
     def _try(self, call: Callable[[Model], T]) -> T:
         end = time.monotonic() + self._patience

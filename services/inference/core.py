@@ -169,6 +169,8 @@ def parameters(host: ModelHost) -> dict[str, Any]:
         "taps": dict(info.taps),
         "input_shape": list(info.input_shape),
         "temperature": host.bundle.temperature,
+        "preprocessing": host.bundle.preprocessing.model_dump(mode="json"),
+        "passes": host.bundle.recipe.model_dump(mode="json"),
     }
 
 
@@ -205,7 +207,9 @@ def check_inputs(
                 "no such input", code="unknown_input", field=name, expected=", ".join(known)
             )
         expected = known[name]
-        if value.ndim != len(expected) or value.shape[1:] != tuple(expected[1:]) or not len(value):
+        rows = len(value) if value.ndim else 0
+        fits = rows == expected[0] if expected[0] > 0 else rows > 0
+        if value.ndim != len(expected) or value.shape[1:] != tuple(expected[1:]) or not fits:
             raise CodecError(
                 "wrong shape",
                 code="wrong_shape",
@@ -220,15 +224,20 @@ def check_inputs(
             raise CodecError(
                 "the input is missing", field=name, expected=f"shape {list(known[name])}"
             )
-    batch = len(inputs[required[0]])
+    # Inputs of one row serve the whole batch.
+    many = [name for name in (*required, *inputs) if known[name][0] < 0]
+    if not many:
+        return
+    batch = len(inputs[many[0]])
     if batch > MAX_BATCH:
-        raise TooLarge(
-            "too many rows", field=required[0], found=str(batch), expected=f"<= {MAX_BATCH}"
-        )
-    for name, value in inputs.items():
-        if len(value) != batch:
+        raise TooLarge("too many rows", field=many[0], found=str(batch), expected=f"<= {MAX_BATCH}")
+    for name in many:
+        if len(inputs[name]) != batch:
             raise CodecError(
-                "the batch sizes differ", field=name, found=str(len(value)), expected=str(batch)
+                "the batch sizes differ",
+                field=name,
+                found=str(len(inputs[name])),
+                expected=str(batch),
             )
 
 

@@ -13,6 +13,7 @@ from prometheus_client import Counter, Histogram
 from models.bundle.read import Bundle
 from models.bundle.runtime import OnnxModel, load_model
 from models.model import ModelInfo
+from models.recipes import Draw, Line
 from services.inference.turns import make_way
 
 T = TypeVar("T")
@@ -49,23 +50,35 @@ class Measured:
         self.info: ModelInfo = model.info
         self._forward = _Meter("forward", 1)
         self._gradients = _Meter("gradients", GRADIENT_COST)
+        self._passes = _Meter("passes", 1)
+        self._paths = _Meter("paths", GRADIENT_COST)
 
     def forward(
         self, x: NDArray[np.float32], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
-        if len(x) <= self._chunk:
-            return self._forward.measure(len(x), lambda: self._model.forward(x, outputs))
         return self._cut(self._forward, x, lambda at: self._model.forward(x[at], outputs))
 
     def gradients(
-        self, x: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]
+        self,
+        x: NDArray[np.float32],
+        weights: Mapping[str, NDArray[np.float32]],
+        wanted: Sequence[str] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         def part(at: slice) -> dict[str, NDArray[np.float32]]:
-            return self._model.gradients(x[at], {k: v[at] for k, v in weights.items()})
+            return self._model.gradients(x[at], {k: v[at] for k, v in weights.items()}, wanted)
 
-        if len(x) <= self._chunk:
-            return self._gradients.measure(len(x), lambda: self._model.gradients(x, weights))
         return self._cut(self._gradients, x, part)
+
+    def passes(
+        self, draw: Draw, outputs: Sequence[str], weights: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        return self._passes.measure(draw.count, lambda: self._model.passes(draw, outputs, weights))
+
+    def paths(
+        self, line: Line, weights: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        rows = len(line.points) * len(line.baselines)
+        return self._paths.measure(rows, lambda: self._model.paths(line, weights))
 
     def _cut(
         self,
@@ -73,24 +86,27 @@ class Measured:
         x: NDArray[np.float32],
         part: Callable[[slice], dict[str, NDArray[np.float32]]],
     ) -> dict[str, NDArray[np.float32]]:
+        if len(x) <= self._chunk:
+            make_way(len(x) * meter.cost)
+            return meter.measure(len(x), lambda: part(slice(None)))
         found = []
         for start in range(0, len(x), self._chunk):
             at = slice(start, start + self._chunk)
+            make_way(len(x[at]) * meter.cost)
             found.append(meter.measure(len(x[at]), lambda at=at: part(at)))  # type: ignore[misc]
         return {name: np.concatenate([rows[name] for rows in found]) for name in found[0]}
 
 
 class _Meter:
-    """Metrics of one kind of call; makes way before each run."""
+    """Metrics of one kind of call. cost: of a row, in rows of the classifier."""
 
     def __init__(self, call: str, cost: int) -> None:
-        self._cost = cost
+        self.cost = cost
         self._seconds = SECONDS.labels(call)
         self._rows = ROWS.labels(call)
         self._run_rows = RUN_ROWS.labels(call)
 
     def measure(self, rows: int, run: Callable[[], T]) -> T:
-        make_way(rows * self._cost)
         start = time.perf_counter()
         found = run()
         self._seconds.observe(time.perf_counter() - start)

@@ -47,15 +47,47 @@ def remove(
     image as it is. Raises InputError for a feature without an edit (`EDITS` holds those that have
     one) and for edges that are not positive.
     """
-    if feature_id not in EDITS:
-        raise InputError(
-            "no image edit for this feature",
-            code="no_edit",
-            field="feature",
-            found=feature_id,
-            expected=", ".join(EDITS),
+    return Edits(base, size_mm, spec, phases).without(feature_id).copy()
+
+
+class Edits:
+    """One lesion without this feature or that. What edits have in common (its border, where each
+    voxel lies) is found once, and an edit is made once however often it is asked for.
+
+    Arguments as of `remove`.
+    """
+
+    def __init__(
+        self,
+        base: NDArray[np.float32],
+        size_mm: NDArray[np.floating] | Sequence[float],
+        spec: Preprocessing | None = None,
+        phases: Sequence[str] = _PHASES,
+    ) -> None:
+        self.base = base
+        self._scene = Scene(
+            base, np.asarray(size_mm, np.float64), spec or Preprocessing(), tuple(phases)
         )
-    scene = Scene(base, np.asarray(size_mm, np.float64), spec or Preprocessing(), tuple(phases))
-    if not scene.present:
-        return base.copy()
-    return scene.restore(EDITS[feature_id](scene))
+        self._made: dict[Edit, NDArray[np.float32]] = {}
+
+    def without(self, feature_id: str) -> NDArray[np.float32]:
+        """As `remove`. The array is shared: read it, don't write in it."""
+        edit = EDITS.get(feature_id)
+        if edit is None:
+            raise _unknown(feature_id)
+        if not self._scene.present:
+            return self.base.copy()
+        if edit not in self._made:
+            self._made[edit] = self._scene.restore(edit(self._scene))
+            self._made[edit].flags.writeable = False
+        return self._made[edit]
+
+
+def _unknown(feature_id: str) -> InputError:
+    return InputError(
+        "no image edit for this feature",
+        code="no_edit",
+        field="feature",
+        found=feature_id,
+        expected=", ".join(EDITS),
+    )

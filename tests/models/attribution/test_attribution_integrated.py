@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from models.attribution import chunked
 from models.attribution.goal import Attribution, Goal, Settings, centred_logit
 from models.attribution.integrated import integrated_gradients
+from models.recipes import CHUNK
 from models.voi import tensor
 from tests.models.reasons.small_network import SPEC, SmallNetwork, lesion
 
@@ -104,7 +105,7 @@ def test_chunks_depend_on_the_count_alone(rows: int) -> None:
     network = SmallNetwork(0)
     x = np.stack([image(i % 4) for i in range(rows)])
     joined = chunked.forward(network, x, ["logits", "fc"])
-    assert network.calls == [chunked.CHUNK] * (rows // 8) + [rows % 8] * (rows % 8 > 0)
+    assert network.calls == [CHUNK] * (rows // 8) + [rows % 8] * (rows % 8 > 0)
     assert joined["logits"].shape == (rows, 6)
     slopes = chunked.gradients(network, x, TARGET, ["input", "conv1"])
     assert slopes["input"].shape == x.shape
@@ -120,7 +121,7 @@ def test_a_tick_that_raises_stops_the_work() -> None:
 
     with pytest.raises(InterruptedError):
         integrated_gradients(network, image(0), [Goal(TARGET)], Settings(steps=64), tick)
-    assert network.calls == [2, 8]  # both ends, one chunk
+    assert network.calls == [1, 1, 8, 8, 8, 8]  # both ends, the points of one request
 
 
 def test_a_baseline_shares_out_the_difference_from_it() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models.cohort.phantom import PHASES, draw, render
 from models.errors import InputError
-from models.imaging.edits import EDITS, remove
+from models.imaging.edits import EDITS, Edits, remove
 from models.vocabulary import liver_mri
 from models.voi import Preprocessing, extract, normalise
 from models.volume import Study
@@ -27,6 +27,16 @@ def test_a_feature_without_an_edit_is_refused_by_name() -> None:
         remove("fat_in_mass", base((0.1, 0.1, 0.1)), SIZE)
     assert refused.value.code == "no_edit"
     assert "fat_in_mass" in refused.value.line
+
+
+def test_edits_of_one_lesion_are_those_made_one_by_one() -> None:
+    image = base((0.4, 0.1, -0.2))
+    together = Edits(image, SIZE, SPEC)
+    for feature in [*FEATURES, *reversed(FEATURES)]:
+        np.testing.assert_array_equal(together.without(feature), remove(feature, image, SIZE, SPEC))
+    assert together.without("washout") is together.without("washout")
+    with pytest.raises(ValueError, match="read-only"):
+        together.without("washout")[:] = 0
 
 
 @settings(max_examples=25, deadline=None)

@@ -27,6 +27,7 @@ from models.model import ModelInfo
 from models.ood import OutOfDistributionScore, readout
 from models.passes import PassRecipe
 from models.probes.probeset import ProbeSet
+from models.recipes import Composed
 from models.relevance.directions import Directions
 from models.vocabulary import Vocabulary, liver_mri
 from models.voi import Lesion, Preprocessing, centre, normalise, tensor
@@ -38,7 +39,7 @@ CONV, FC = 10, 8
 
 
 @dataclass
-class SmallNetwork:
+class SmallNetwork(Composed):
     """Weights from a seed. `calls` holds the batch sizes that it was asked for."""
 
     seed: int = 0
@@ -86,7 +87,10 @@ class SmallNetwork:
         return {name: values[name].astype(np.float32) for name in outputs}
 
     def gradients(
-        self, x: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]
+        self,
+        x: NDArray[np.float32],
+        weights: Mapping[str, NDArray[np.float32]],
+        wanted: Sequence[str] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         self.calls.append(len(x))
         values = self._run(x)
@@ -101,7 +105,11 @@ class SmallNetwork:
             "conv1": at_conv,
             "fc": at_fc,
         }
-        return {name: value.astype(np.float32) for name, value in found.items()}
+        return {
+            name: value.astype(np.float32)
+            for name, value in found.items()
+            if wanted is None or name in wanted
+        }
 
 
 def lesion(seed: int, *, slices: int = 24, identical: bool = False) -> Lesion:

@@ -18,6 +18,7 @@ from models.errors import InputError
 from models.passes import views
 from models.reasons.explain import Result, document_bytes, explain
 from models.reasons.maps import feature_goal
+from models.recipes import Composed
 from models.voi import Lesion
 from tests.models.reasons.small_network import SPEC, SmallNetwork, lesion
 from wire.api import ExplanationParameters
@@ -31,7 +32,7 @@ def result(network: SmallNetwork, small_bundle: Bundle) -> Result:
     return explain(lesion(60), small_bundle, network, FEW)
 
 
-class Jittered:
+class Jittered(Composed):
     """The same network on another machine: the last bit of every number differs."""
 
     def __init__(self, network: SmallNetwork) -> None:
@@ -41,8 +42,10 @@ class Jittered:
     def forward(self, x: NDArray, outputs: Sequence[str]) -> dict[str, NDArray]:
         return _last_bit(self._network.forward(x, outputs))
 
-    def gradients(self, x: NDArray, weights: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        return _last_bit(self._network.gradients(x, weights))
+    def gradients(
+        self, x: NDArray, weights: Mapping[str, NDArray], wanted: Sequence[str] | None = None
+    ) -> dict[str, NDArray]:
+        return _last_bit(self._network.gradients(x, weights, wanted))
 
 
 def _last_bit(values: dict[str, NDArray]) -> dict[str, NDArray]:

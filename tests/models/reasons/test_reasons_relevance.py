@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.bundle.read import Bundle
+from models.imaging.edits import Edits
 from models.reasons.relevance import View, Weighed, weigh
 from models.relevance.directions import Directions
 from models.relevance.removal import centred
@@ -49,7 +50,9 @@ def look(network: SmallNetwork, made: Bundle, found: list[str]) -> tuple[View, W
     tiled = np.repeat(weights, 3, axis=0).astype(np.float32)
     slopes = network.gradients(np.repeat(x, 3, axis=0), {"logits": tiled})
     joined = made.evidence.tap_vector(slopes)
-    view = View(base, (24.0, 22.0, 20.0), outputs, joined, winner)
+    size = (24.0, 22.0, 20.0)
+    edits = Edits(base, size, SPEC, tuple(made.manifest.phases))
+    view = View(base, size, outputs, joined, winner, edits)
     return view, weigh(view, found, made, network)
 
 

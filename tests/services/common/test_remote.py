@@ -6,15 +6,18 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from models.bundle.read import read_bundle
 from models.bundle.runtime import load_model
 from models.errors import InputError, LensError, NotFound, Unavailable
 from models.model import Model
+from models.recipes import Draw, Line
 from services.common.remote import RemoteModel
 
 pytestmark = pytest.mark.system
@@ -64,10 +67,94 @@ def test_gradients_are_equal_to_the_bit(model: Model, local: Model, x: np.ndarra
             np.testing.assert_array_equal(found[name], value, strict=True)
 
 
+@pytest.fixture(scope="module")
+def draw(tiny_bundle, local: Model) -> Draw:
+    bundle = read_bundle(tiny_bundle)
+    edge = bundle.preprocessing.base_voxels
+    base = np.random.default_rng(2).normal(size=(3, edge, edge, edge)).astype(np.float32)
+    return Draw(base, bundle.preprocessing, bundle.recipe, count=10, seed=4)
+
+
+def line_of(x: np.ndarray, fc: int) -> tuple[Line, dict[str, np.ndarray]]:
+    """Two goals with one comparison each and one with none, as a class map has."""
+    weights = {"logits": np.eye(6, dtype=np.float32)[:3], "fc": np.ones((3, fc), np.float32)}
+    return Line(x[0], np.stack([x[1], x[2], np.zeros_like(x[0])]), steps=5), weights
+
+
+def test_passes_are_equal_to_the_bit(model: Model, local: Model, draw: Draw) -> None:
+    names = ["logits", "fc", "grad_fc", "grad_conv4"]
+    weights = {"logits": np.linspace(-1, 1, 6).astype(np.float32)}
+    expected, found = (m.passes(draw, names, weights) for m in (local, model))
+    assert list(found) == names
+    for name in names:
+        np.testing.assert_array_equal(found[name], expected[name], strict=True)
+    later = model.passes(replace(draw, first=3, count=2), ["logits"], {})["logits"]
+    np.testing.assert_allclose(later, expected["logits"][3:5], rtol=1e-4, atol=1e-5)
+
+
+def test_paths_are_equal_to_the_bit(model: Model, local: Model, x: np.ndarray) -> None:
+    line, weights = line_of(x, local.info.taps["fc"])
+    for asked in (line, replace(line, first=2, count=3), Line(x[0], 0 * x, steps=3)):
+        expected, found = (m.paths(asked, weights) for m in (local, model))
+        for name in ("gradient", "change"):
+            np.testing.assert_array_equal(found[name], expected[name], strict=True)
+
+
+def test_a_recipe_is_one_request(front, local: Model, draw: Draw, x: np.ndarray) -> None:
+    model = RemoteModel(front.url, bundle=local.info.bundle)
+    line, weights = line_of(x, local.info.taps["fc"])
+    asked: list[str] = []
+    infer = model._infer
+
+    def noting(name: str, *more: object) -> dict:
+        asked.append(name)
+        return infer(name, *more)  # type: ignore[arg-type]
+
+    model._infer = noting  # type: ignore[method-assign,assignment]
+    model.passes(draw, ["logits"], {})
+    model.paths(line, weights)
+    assert asked == ["passes", "paths"]
+
+
+def test_a_server_of_two_graphs_gives_the_same(
+    front, local: Model, draw: Draw, x: np.ndarray
+) -> None:
+    """Passes to the bit; paths but for the rounding of the sum behind the first convolution, which
+    such a server cannot take."""
+    model = RemoteModel(front.url, bundle=local.info.bundle)
+    known = model._said
+
+    def without(name: str, version: str) -> dict:
+        return known("nothing" if name in ("passes", "paths") else name, version)
+
+    model._said = without  # type: ignore[method-assign]
+    weights = {"logits": np.linspace(-1, 1, 6).astype(np.float32)}
+    names = ["logits", "fc", "grad_fc"]
+    expected, found = (m.passes(draw, names, weights) for m in (local, model))
+    for name in names:
+        np.testing.assert_array_equal(found[name], expected[name], strict=True)
+    line, weights = line_of(x, local.info.taps["fc"])
+    expected, found = (m.paths(line, weights) for m in (local, model))
+    np.testing.assert_array_equal(found["change"], expected["change"])
+    for mine, other in zip(found["gradient"], expected["gradient"], strict=True):
+        assert np.linalg.norm(mine - other) <= 5e-3 * np.linalg.norm(other)
+
+
+def test_another_recipe_than_the_bundles_is_drawn_here(front, local: Model, draw: Draw) -> None:
+    model = RemoteModel(front.url, bundle=local.info.bundle)
+    other = replace(draw, recipe=draw.recipe.model_copy(update={"degrees": 3.0}))
+    expected, found = (m.passes(other, ["logits"], {}) for m in (local, model))
+    np.testing.assert_array_equal(found["logits"], expected["logits"])
+    assert not np.array_equal(found["logits"], model.passes(draw, ["logits"], {})["logits"])
+
+
 @pytest.mark.parametrize(
     "call",
     [
         lambda m, x: m.forward(x, ["nothing"]),
+        lambda m, x: m.gradients(x, {}, ["nothing"]),
+        lambda m, x: m.paths(Line(x[0], x, 3), {"logits": np.zeros((2, 6), np.float32)}),
+        lambda m, x: m.paths(Line(x[0] * np.float32(np.nan), x, 3), {"logits": x[:, 0, 0, 0, :6]}),
         lambda m, x: m.forward(x[:, :1], ["logits"]),
         lambda m, x: m.forward(x * np.float32(np.inf), ["logits"]),
         lambda m, x: m.gradients(x, {"nothing": x[:, 0, 0, 0]}),

@@ -85,6 +85,8 @@ class Around:
         self._model = model
         self._before = before
         self.gradients: Callable[..., dict[str, Any]] = model.gradients
+        self.passes: Callable[..., dict[str, Any]] = model.passes
+        self.paths: Callable[..., dict[str, Any]] = model.paths
 
     @property
     def info(self) -> ModelInfo:
@@ -125,7 +127,7 @@ def test_a_cancelled_job_stops_between_stages(scene: Scene, model: Model) -> Non
         raise AssertionError("the work went on")
 
     cancelling = Around(model, cancel)
-    cancelling.gradients = never
+    cancelling.gradients = cancelling.passes = cancelling.paths = never
     assert scene.runner(lambda: cancelling).run(scene.id) is None
     assert scene.job.state is JobState.CANCELLED
     assert not scene.blobs.exists(f"{keys.result(scene.id)}/{keys.DOCUMENT}")

@@ -201,7 +201,7 @@ def test_a_version_is_a_bundle(client: TestClient, hashes: list[str]) -> None:
     assert client.get("/v2/models/classifier").json()["versions"] == [hashes[0], hashes[1]]
     index = client.post("/v2/repository/index").json()
     assert {(m["name"], m["version"]) for m in index} == {
-        (m, h) for m in ("classifier", "gradients") for h in hashes[:2]
+        (m, h) for m in ("classifier", "gradients", "passes", "paths") for h in hashes[:2]
     }
     for path in ("", "/config", "/ready"):
         gone = client.get(f"/v2/models/classifier/versions/{GONE}{path}")

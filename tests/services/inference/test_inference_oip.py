@@ -44,7 +44,12 @@ def test_health_and_metadata(client: oip.InferenceServerClient, model: OnnxModel
     assert client.is_model_ready("classifier", "1")
     assert not client.is_model_ready("nothing")
     assert client.get_server_metadata()["name"] == "lesionlens"
-    assert {m["name"] for m in client.get_model_repository_index()} == {"classifier", "gradients"}
+    assert {m["name"] for m in client.get_model_repository_index()} == {
+        "classifier",
+        "gradients",
+        "passes",
+        "paths",
+    }
     found = client.get_model_metadata("classifier", "1")
     assert found["inputs"] == [
         {"name": "x", "datatype": "FP32", "shape": [-1, *model.info.input_shape]}
