@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import conditions, memory_mb, pin
+from benchmarks.machine import conditions, cpu_seconds, memory_mb, pin
 from benchmarks.serving import front
 from benchmarks.spread import spread
 from models.bundle.read import Bundle, read_bundle
@@ -63,12 +63,13 @@ def measure(bundle: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def ready(bundle: Bundle) -> tuple[float, dict[str, float]]:
-    """Seconds from the start of the inference service until it is ready, and its memory then."""
+def ready(bundle: Bundle) -> dict[str, float]:
+    """The service from its start until it is ready: wall and CPU-seconds; its memory then."""
     start = time.perf_counter()
     with front(bundle) as served:
         seconds = time.perf_counter() - start
-        return seconds, memory_mb([served.process])
+        cpu = cpu_seconds([served.process])
+        return {"seconds": seconds, "cpu_seconds": cpu} | memory_mb([served.process])
 
 
 def imported(bundle: Bundle) -> dict[str, float]:
@@ -113,10 +114,9 @@ def main() -> None:
         "bundle_mb": round(sum(f.stat().st_size for f in bundle.path.iterdir()) / 1e6, 2),
         "rounds": options.rounds,
         "seconds": {name: spread(np.array([r[name] for r in rounds])) for name in steps},
-        "ready_seconds": spread([seconds for seconds, _ in starts]),
-        "memory_mb": {
-            name: spread([memory[name] for _, memory in starts], 1) for name in ("rss", "pss")
-        },
+        "ready_seconds": spread([start["seconds"] for start in starts]),
+        "ready_cpu_seconds": spread([start["cpu_seconds"] for start in starts]),
+        "memory_mb": {k: spread([start[k] for start in starts], 1) for k in ("rss", "pss")},
         "imported_beside": sorted({name for r in rounds for name in r["heavy"]}),
         "service_training_packages": sorted(set(packages) & set(TRAINING)),
         "service_heavy_imports_ms": {
