@@ -37,7 +37,7 @@ def limit(onnx: Path, shape: tuple[int, ...], clients: int, seconds: float) -> t
             "--shape", ",".join(map(str, shape)),
             "--clients", str(clients), "--seconds", str(seconds),
         ],
-        capture_output=True, text=True, check=True,
+        capture_output=True, text=True, check=True, start_new_session=True,
     )  # fmt: skip
     found = json.loads(done.stdout.splitlines()[-1])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

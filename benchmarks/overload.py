@@ -15,15 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from benchmarks.load.endpoint import Endpoint
 from benchmarks.machine import conditions, memory_mb, pin, rss_mb, settle
 from benchmarks.networks import facts, given
 from benchmarks.serving import Served, front_of
@@ -36,6 +35,12 @@ BUSY = 16  # clients that measure the capacity: all places taken, no request ref
 REFUSED = (429, 503)
 NORMAL = 1.25  # times the median of before
 WINDOW = 0.5  # seconds of one median afterwards
+
+
+class Asked(Protocol):
+    """What recovery needs of an endpoint."""
+
+    def ask(self) -> object: ...
 
 
 def main() -> None:
@@ -177,27 +182,31 @@ def memory_figures(samples: NDArray[np.float64]) -> dict[str, float]:
 
 
 def recover(
-    endpoint: Endpoint, normal: float, patience: float = 30.0
+    endpoint: Asked,
+    normal: float,
+    patience: float = 30.0,
+    now: Callable[[], float] = time.perf_counter,
 ) -> tuple[float | None, float]:
     """Seconds from now until the median of a window is normal; and that median in ms.
 
-    None where it did not happen within `patience`.
+    None where it did not happen within `patience`. A request that fails counts as very slow.
     """
-    start = time.monotonic()
+    start = now()
     median = float("nan")
-    while time.monotonic() - start < patience:
-        window, each = time.monotonic(), []
-        while time.monotonic() - window < WINDOW or len(each) < 5:
-            began = time.perf_counter()
+    while now() - start < patience:
+        window = now()
+        each: list[float] = []
+        while now() - window < WINDOW or len(each) < 5:
+            began = now()
             try:
                 endpoint.ask()
-                each.append(time.perf_counter() - began)
+                each.append(now() - began)
             except (OSError, RuntimeError):
                 each.append(patience)
                 time.sleep(0.05)
         median = float(np.median(each))
         if median <= NORMAL * normal:
-            return round(time.monotonic() - start, 2), round(1e3 * median, 2)
+            return round(now() - start, 2), round(1e3 * median, 2)
     return None, round(1e3 * median, 2)
 
 

@@ -16,6 +16,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def measure(
         network = makers[name]()
         measured, busy = of_network(
             network, servers, concurrency=concurrency, rounds=rounds, seconds=seconds,
-            say=lambda text, name=name: print(f"{name}: {text}", flush=True),
+            say=partial(said, name),
         )  # fmt: skip
         shares += busy
         by_network[name] = {"network": facts(network)} | figures(measured)
@@ -130,6 +131,10 @@ def measure(
     }
     report["conditions"] = {"others_cpu_share": round(float(np.median(shares)), 3)}
     return report
+
+
+def said(name: str, text: str) -> None:
+    print(f"{name}: {text}", flush=True)
 
 
 def of_network(
@@ -216,7 +221,7 @@ def null_costs(
 
     measured, _ = of_network(
         network, servers, concurrency=[NULL_CLIENTS], rounds=rounds, seconds=seconds,
-        say=lambda text: print(f"null: {text}", flush=True), more=grpc, with_limit=False,
+        say=partial(said, "null"), more=grpc, with_limit=False,
     )  # fmt: skip
     seen = {name: by[NULL_CLIENTS].figures() for name, by in measured.items()}
     names = {OURS: "rest_binary", GRPC: "grpc"}

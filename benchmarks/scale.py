@@ -137,7 +137,7 @@ def of_network(
                 + ", ".join(f"{rates[layout.name][-1]:.0f}" for layout in layouts) + " /s",
                 flush=True,
             )  # fmt: skip
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "cores": layout.cores, "sessions": layout.sessions, "threads": layout.threads,
             "replicas": layout.replicas, "rate": spread(rates[layout.name], 1),

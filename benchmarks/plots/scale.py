@@ -41,4 +41,7 @@ def _latency(axis: Any, checked: dict[str, Any]) -> None:
         axis.plot(loads, seen, "o", color=colour, label=f"{share}, measured")
         axis.plot(loads, paper, "--", color=colour, label=f"{share}, on paper")
     axis.set(xlabel="load over capacity", ylabel="latency, ms (logarithmic)", yscale="log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="y", which="minor", labelsize=7)
     axis.legend(fontsize=8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ NETWORKS = {
 }
 
 
-def network_title(name: str, about: dict[str, Any]) -> str:
+def network_title(name: str, about: Mapping[str, Any]) -> str:
     return f"{NETWORKS.get(name, name)} ({about['architecture']})"
 
 
@@ -55,6 +55,7 @@ def figure(path: Path, columns: int, *, rows: int = 1, wide: float = 5.2) -> Ite
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
+            "axes.axisbelow": True,
             "grid.alpha": 0.3,
             "legend.frameon": False,
             "svg.hashsalt": "lesionlens",
