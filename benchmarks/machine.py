@@ -61,7 +61,7 @@ def rss_mb(roots: Sequence[psutil.Process]) -> float:
     return total / 1e6
 
 
-def settle(roots: Sequence[psutil.Process], patience: float = 3.0) -> None:
+def settle(roots: Sequence[psutil.Process], patience: float = 20.0) -> None:
     """Wait until a family is idle: requests whose client has gone are worked off."""
     until = time.monotonic() + patience
     before = cpu_seconds(roots)

@@ -101,7 +101,7 @@ def measure(served: Served, seconds: float, times: float) -> dict[str, Any]:
 
 
 def trace(about: Path, more: Sequence[str]) -> NDArray[np.float64]:
-    """Rows of a client's run: scheduled second, latency, status."""
+    """Rows of a client's run: scheduled second, latency, status, lateness."""
     process, file = started(about, more)
     return finished(process, file)
 
@@ -136,7 +136,11 @@ def overload(
 
 
 def judged(rows: NDArray[np.float64], seconds: float, capacity: float) -> dict[str, Any]:
-    """Shares and latencies. rows [n, 3]: scheduled second, latency, status."""
+    """Shares and latencies. rows [n, 4]: scheduled second, latency, status, client's lateness.
+
+    An answer counts from when its request was due, a refusal from when it was sent: that the client
+    was late on a busy machine says nothing of how the server refuses. The lateness stands beside.
+    """
     ended = rows[:, 0] + rows[:, 1]
     good = rows[:, 2] == 200
     refused = np.isin(rows[:, 2], REFUSED)
@@ -148,7 +152,8 @@ def judged(rows: NDArray[np.float64], seconds: float, capacity: float) -> dict[s
         "lost_share": round(float((rows[:, 2] == 0).mean()), 4),
         "unsent_share": round(float((rows[:, 2] < 0).mean()), 4),
         "other_share": round(float((~good & ~refused & (rows[:, 2] > 0)).mean()), 4),
-        "refusal_ms": percentiles(rows[refused, 1]),
+        "refusal_ms": percentiles(rows[refused, 1] - rows[refused, 3]),
+        "client_late_ms": percentiles(rows[rows[:, 2] >= 0, 3]),
         "answer_ms": percentiles(rows[good, 1]),
         "requests": len(rows),
         "statuses": {str(int(s)): int((rows[:, 2] == s).sum()) for s in np.unique(rows[:, 2])},

@@ -19,6 +19,7 @@ from benchmarks.spread import spread
 
 LIMIT = "inprocess"
 LONGEST = 16  # seconds of a turn
+ATTEMPTS = 3
 Way = Callable[[int, int], tuple[Load, float]]  # (clients, seconds) -> what was seen, CPU-seconds
 
 
@@ -95,10 +96,7 @@ def interleaved(
         at = number % len(names)
         for c in concurrency:
             for name in names[at:] + names[:at]:
-                settle(families)
-                others.begin()
-                load, cpu = ways[name](c, seconds)
-                others.end(cpu + load.client_cpu)
+                load, cpu = _turn(name, ways[name], families, c, seconds, others)
                 measured[name][c].loads.append(load)
                 measured[name][c].cpu.append(cpu)
             say(
@@ -106,6 +104,29 @@ def interleaved(
                 + ", ".join(f"{n} {measured[n][c].loads[-1].rate:.0f}/s" for n in names)
             )
     return measured, others.shares
+
+
+def _turn(
+    name: str,
+    way: Way,
+    families: Sequence[psutil.Process],
+    clients: int,
+    seconds: int,
+    others: Others,
+) -> tuple[Load, float]:
+    """One turn when all is quiet; taken again where an answer was an error, but not for ever."""
+    fault: RuntimeError | None = None
+    for _ in range(ATTEMPTS):
+        settle(families)
+        others.begin()
+        try:
+            load, cpu = way(clients, seconds)
+        except RuntimeError as error:
+            fault = error
+            continue
+        others.end(cpu + load.client_cpu)
+        return load, cpu
+    raise RuntimeError(f"{name} with {clients} clients: {fault}")
 
 
 def ratios(measured: Measured, name: str, other: str, of: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@
 
 Open loop: requests leave when the schedule says, whatever became of those before, and latency
 counts from the scheduled time; so a server that stalls is charged for everybody who waits. The
-trace holds one row a request: scheduled second, latency in seconds, status (0: the connection was
-lost, or it was still open when the client stopped waiting; -1: never sent, since as many requests
-as the client can hold were waiting already).
+trace holds one row a request: scheduled second, latency in seconds, status, and how late the client
+itself sent it, in seconds. Status 0: the connection was lost, or still open when the client stopped
+waiting; -1: never sent, since as many requests as the client can hold were waiting already.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def summary(rows: NDArray[np.float64], seconds: float) -> dict[str, Any]:
-    """As wrk.lua prints it. rows: [n, 3] scheduled, latency, status."""
+    """As wrk.lua prints it. rows: [n, 4] scheduled, latency, status, lateness."""
     good = rows[rows[:, 2] == 200]
     seen = Counter(int(1e6 * v) for v in good[:, 1])
     return {
@@ -86,7 +86,7 @@ async def closed(
                 status = 0
                 with suppress(*LOST):
                     status = await link.post(request)
-                rows.append((began - start, time.perf_counter() - began, status))
+                rows.append((began - start, time.perf_counter() - began, status, 0.0))
         finally:
             link.close()
 
@@ -105,7 +105,7 @@ async def opened(
 
     async def one(due: float) -> None:
         link = idle.pop() if idle else Connection(asked["port"])
-        status = 0
+        late, status = time.perf_counter() - start - due, 0
         try:
             status = await link.post(request)
             idle.append(link)
@@ -115,7 +115,7 @@ async def opened(
             link.close()
             raise
         finally:
-            rows.append((due, time.perf_counter() - start - due, status))
+            rows.append((due, time.perf_counter() - start - due, status, max(0.0, late)))
 
     for due in times:
         ahead = start + due - time.perf_counter()
@@ -124,7 +124,7 @@ async def opened(
         elif len(under_way) % 16 == 0:
             await asyncio.sleep(0)  # late: let answers be read all the same
         if len(under_way) >= MOST:
-            rows.append((float(due), 0.0, -1))
+            rows.append((float(due), 0.0, -1, 0.0))
             continue
         task = asyncio.create_task(one(float(due)))
         under_way.add(task)
@@ -140,8 +140,8 @@ async def opened(
     return table(rows), max(ended, float(times[-1]) if len(times) else 0.0)
 
 
-def table(rows: list[tuple[float, float, int]]) -> NDArray[np.float64]:
-    return np.array(rows, np.float64).reshape(-1, 3)
+def table(rows: list[tuple[float, float, int, float]]) -> NDArray[np.float64]:
+    return np.array(rows, np.float64).reshape(-1, 4)
 
 
 if __name__ == "__main__":

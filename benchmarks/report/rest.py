@@ -157,15 +157,13 @@ def probes(record: Mapping[str, Any], images: Images) -> list[str]:
 
 
 def bulk(record: Mapping[str, Any], images: Images) -> list[str]:
-    keep = {k: v for k, v in record.items() if k not in HEAD}
+    ways = {"here": record.get("local"), "on a server": record.get("server")}
     return [
         "## Cohorts", "",
-        *_flat("bulk", {"": keep}, "A cohort explained in bulk:"),
+        *_flat("", ways, f"`lesionlens explain --cohort` with {record.get('processes')} processes; "
+               "how the figures are meant stands in `benchmarks/bulk.py`:"),
         *image("bulk", "A cohort explained in bulk", images),
     ]  # fmt: skip
-
-
-HEAD = ("made_by", "version", "when", "machine", "seed", "conditions")
 
 
 def _flat(name: str, found: Any, title: str) -> list[str]:

@@ -103,6 +103,7 @@ def overload(record: Mapping[str, Any], images: Mapping[str, str]) -> list[str]:
         ["other answers", f"{100 * record['other_share']:.1f} %"],
         ["a refusal, p50 and p99", _pair(refusal)],
         ["an answer, p50 and p99", _pair(answer)],
+        ["the client's own lateness, p50 and p99", _pair(record.get("client_late_ms"))],
         ["memory (RSS) at start and end", f"{memory['start']} and {memory['end']} MB"],
         ["its slope", f"{memory['slope_mb_per_minute']:g} MB a minute"],
         ["p50 of one client, before", f"{number(record['calm_p50_ms'])} ms"],
@@ -112,8 +113,8 @@ def overload(record: Mapping[str, Any], images: Mapping[str, str]) -> list[str]:
     return [
         "## Overload", "",
         f"Requests leave at {record['offered_times']:g} times the capacity, at a constant rate and "
-        "from a process of its own, whatever became of those before. Latency counts from the time "
-        "that a request was due.", "",
+        "from a process of its own, whatever became of those before. An answer's latency "
+        "counts from the time that the request was due, a refusal's from when it was sent.", "",
         *table(["", "found"], rows),
         *image("overload", "Answers, refusals and memory under overload", images),
     ]  # fmt: skip

@@ -173,7 +173,12 @@ def _cold(record: Mapping[str, Any] | None) -> Iterator[Target]:
 
 
 def _bulk(record: Mapping[str, Any] | None) -> Iterator[Target]:
-    yield _limit("bulk: share of the cores kept busy", middle(at(record, "busy")), least=0.9)
-    yield _limit(
-        "bulk: overhead a lesion", middle(at(record, "overhead")), most=0.05, strictly=True
-    )
+    for way, words in (("local", "here"), ("server", "on a server")):
+        yield _limit(
+            f"cohort {words}: share of the cores kept busy", middle(at(record, way, "busy")),
+            least=0.9,
+        )  # fmt: skip
+        yield _limit(
+            f"cohort {words}: overhead a lesion", middle(at(record, way, "overhead_per_lesion")),
+            most=0.05, strictly=True,
+        )  # fmt: skip

@@ -9,10 +9,13 @@ from benchmarks.overload import judged, memory_figures, recover, timeline
 
 
 def rows() -> np.ndarray:
-    """Ten seconds, 40 a second: a quarter answered after 0.1 s, the others refused after 1 ms."""
+    """Ten seconds, 40 a second: a quarter answered after 0.1 s, the others refused 1 ms after they
+    were sent, which was 2 ms late."""
     at = np.arange(400) / 40
     good = np.arange(400) % 4 == 0
-    return np.stack([at, np.where(good, 0.1, 0.001), np.where(good, 200, 503)], axis=1)
+    return np.stack(
+        [at, np.where(good, 0.1, 0.003), np.where(good, 200, 503), np.full(400, 0.002)], axis=1
+    )
 
 
 def test_shares_and_latencies() -> None:
@@ -22,6 +25,7 @@ def test_shares_and_latencies() -> None:
     assert found["goodput_vs_capacity"] == pytest.approx(found["goodput"] / 12.5, abs=1e-3)
     assert found["refusal_ms"] == {"p50": 1.0, "p99": 1.0}
     assert found["answer_ms"] == {"p50": 100.0, "p99": 100.0}
+    assert found["client_late_ms"] == {"p50": 2.0, "p99": 2.0}
     assert found["statuses"] == {"200": 100, "503": 300}
     assert found["lost_share"] == found["unsent_share"] == found["other_share"] == 0
 

@@ -36,6 +36,25 @@ def test_every_server_has_its_turn_in_every_round_and_another_begins_each() -> N
     assert len(said) == 6
 
 
+def test_a_turn_with_errors_is_taken_again_and_a_server_that_only_fails_is_named() -> None:
+    failures = {"ours": 2, "theirs": 99}
+
+    def way(name: str):  # type: ignore[no-untyped-def]
+        def turn(clients: int, seconds: int) -> tuple[Load, float]:
+            if clients == 8 and failures[name] > 0:
+                failures[name] -= 1
+                raise RuntimeError("3 of 5 answers were errors")
+            return Load(5, 1.0, ((1000, 5),)), 0.1
+
+        return turn
+
+    asked = {"concurrency": (8,), "rounds": 1, "seconds": 1, "say": lambda _: None}
+    measured, _ = interleaved({"ours": way("ours")}, [], **asked)
+    assert len(measured["ours"][8].loads) == 1
+    with pytest.raises(RuntimeError, match="theirs with 8 clients: 3 of 5"):
+        interleaved({"theirs": way("theirs")}, [], **asked)
+
+
 def test_ratios_are_taken_round_by_round() -> None:
     def turns(rates: list[int], cpu: list[float]) -> dict[int, Turns]:
         return {8: Turns([Load(r, 1.0, ((1000, r),)) for r in rates], cpu)}
