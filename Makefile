@@ -63,7 +63,7 @@ proto: setup ## write proto/*.json again from the code
 eval: setup ## everything that is claimed, measured (up to an hour on two cores; goes on where it stopped) -> build/eval/report.{json,html}
 	@$(BIN)/lesionlens eval --out build/eval
 
-bench: setup ## cost beside the bare model, other servers and torch (half an hour; QUICK=1: a few minutes) -> build/bench, docs/performance.md
+bench: setup ## cost beside the bare model, other servers and torch (25 minutes; QUICK=1: a few minutes) -> build/bench, docs/performance.md
 	@$(BIN)/python -m benchmarks.everything --bundle $(or $(BUNDLE),build/demo/bundle) --out build/bench $(if $(QUICK),--quick)
 
 clean: ## remove build/ and the caches (the venv stays; rm -r .venv removes it)

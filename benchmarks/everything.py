@@ -2,7 +2,7 @@
 
     python -m benchmarks.everything --bundle build/demo/bundle --out build/bench [--quick]
 
-About half an hour on two quiet cores; --quick takes a few, to see that all of it runs: its figures
+About 25 minutes on two quiet cores; --quick takes a few, to see that all of it runs: its figures
 mean little and the page is left as it is. A step that fails is named at the end, and the others
 run all the same.
 """
@@ -41,7 +41,7 @@ STEPS = (
     Step("codec", "reading bodies, half a minute", quick=("--rounds", "1")),
     Step("variants", "variants of the bundle"),
     Step(
-        "predict", "beside the bare model and the peers, 12 minutes",
+        "predict", "beside the bare model and the peers, 11 minutes",
         quick=("--rounds", "1", "--seconds", "1", "--only", "lesionlens", "--networks", "given"),
     ),
     Step("overload", "four times the capacity, 2 minutes", quick=("--seconds", "5")),
@@ -51,7 +51,7 @@ STEPS = (
                "--networks", "given"),
     ),
     Step("probes", "detectors, half a minute", bundle=False, quick=("--rounds", "1")),
-    Step("bulk", "cohorts, 4 minutes", args=("--lesions", "48"), quick=("--lesions", "6")),
+    Step("bulk", "cohorts, 3 minutes", args=("--lesions", "32"), quick=("--lesions", "6")),
     Step("explain", "beside torch with Captum, 3 minutes", quick=("--rounds", "1", "--cards", "1")),
 )  # fmt: skip
 

@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", help="folder or store tag; default: the latest")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="of one turn")
     parser.add_argument("--clients", default="1,8,32", help="concurrencies, by comma")
     parser.add_argument(
@@ -64,6 +64,8 @@ def main() -> None:
     unknown = [s for s in servers if s not in (OURS, *PEERS)]
     if unknown or OURS not in servers:
         parser.error(f"--only takes {OURS} and any of {', '.join(PEERS)}")
+    if client_name() != "wrk":
+        print("wrk is not installed (apt-get install wrk): the load comes from a client in Python")
     cores = pin(2)
     report = measure(
         bundle,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.load import closed
 from benchmarks.load.client import summary
 from benchmarks.load.connection import parse_head, request_bytes
 from benchmarks.load.endpoint import Endpoint, oip, oip_endpoint, raw
@@ -94,6 +96,22 @@ def test_its_summary_is_what_the_rounds_read(port: int, tmp_path: Path) -> None:
     assert summary(rows, 1.0) == {
         "requests": 2, "seconds": 1.0, "errors": 1, "latencies_us": [(1000, 2)],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("client", ["wrk", "asyncio"])
+def test_either_client_counts_answers_and_refuses_errors(
+    port: int, client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if client == "wrk" and shutil.which("wrk") is None:
+        pytest.skip("wrk is not installed")
+    monkeypatch.setattr(closed, "client_name", lambda: client)
+    load = closed.closed_loop(Endpoint(port, "/echo", b"\0" * 1000, raw), 2, 1)
+    assert load.requests == pytest.approx(sum(n for _, n in load.latencies_us), abs=2)
+    assert load.requests > 0
+    assert load.quantile(0.5) >= 1e3 * PAUSE
+    assert load.client_cpu > 0
+    with pytest.raises(RuntimeError, match="were errors"):
+        closed.closed_loop(Endpoint(port, "/busy", b"x", raw), 2, 1)
 
 
 def test_the_request_is_http_and_heads_are_read() -> None:
