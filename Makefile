@@ -63,11 +63,8 @@ proto: setup ## write proto/*.json again from the code
 eval: setup ## everything that is claimed, measured (up to an hour on two cores; goes on where it stopped) -> build/eval/report.{json,html}
 	@$(BIN)/lesionlens eval --out build/eval
 
-bench: setup ## cost of a prediction beside the bare model, and of a cold start -> build/bench/*.json
-	@$(BIN)/python -m benchmarks.cold --bundle build/demo/bundle --out build/bench
-	@$(BIN)/python -m benchmarks.predict --bundle build/demo/bundle --out build/bench
-	@$(BIN)/python -m benchmarks.probes --out build/bench
-	@$(BIN)/python -m benchmarks.explain --bundle build/demo/bundle --out build/bench
+bench: setup ## cost beside the bare model, other servers and torch (25 minutes; QUICK=1: a few minutes) -> build/bench, docs/performance.md
+	@$(BIN)/python -m benchmarks.everything --bundle $(or $(BUNDLE),build/demo/bundle) --out build/bench $(if $(QUICK),--quick)
 
 clean: ## remove build/ and the caches (the venv stays; rm -r .venv removes it)
 	@if [ -x $(BIN)/lesionlens ]; then $(BIN)/lesionlens down >/dev/null 2>&1 || true; fi

@@ -1,37 +1,49 @@
-"""What does serving cost beside the bare model? Same file, same payload, interleaved rounds.
+"""What does serving cost beside the bare model and beside other servers? One file, one payload.
 
     python -m benchmarks.predict --bundle build/demo/bundle --out build/bench
 
-Rounds of in-process onnxruntime (the limit) and of the inference service over Open Inference
-Protocol v2 (binary body) alternate; ratios are taken round by round and their spread is kept. CPU
-seconds are those of the serving processes alone, read from the kernel.
+Rounds of onnxruntime alone (the limit), of the inference service over Open Inference Protocol
+(binary body) and of every peer alternate, at 1, 8 and 32 clients; ratios are taken round by round
+and their spread is kept. CPU-seconds are those of the serving processes, read from the kernel. Two
+networks: the bundle given, and the published one. A network that does nothing shows the server's
+own cost. All run on the first two cores that this process may use, the client too.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import httpx
 import numpy as np
-import psutil
 
+from benchmarks.environments import python_of, version_of
+from benchmarks.limit import session
+from benchmarks.load.closed import Load, client_name
+from benchmarks.load.grpc_client import grpc_loop
+from benchmarks.machine import conditions, cpu_seconds, pin
+from benchmarks.networks import GIVEN, PUBLISHED, Network, facts, given, null, published
+from benchmarks.peers.registry import PEERS
+from benchmarks.rounds import LIMIT, Measured, Way, interleaved, limit_way, ratios, served_way
+from benchmarks.serving import Served, front_of, peer_of, speaks_grpc
+from benchmarks.spread import spread
 from models.bundle.read import Bundle, read_bundle
-from models.bundle.runtime import load_model
 from services.cli.record import write_record
 from services.common.configured import read_settings
-from services.common.remote import RemoteModel
 from services.common.store import resolve
 
-CONCURRENCY = (1, 8)
+__all__ = ["spread"]  # the other benchmarks take it from here
+
+OURS, GRPC = "lesionlens", "lesionlens_grpc"
+CONCURRENCY = (1, 8, 32)
+NULL_CLIENTS = 8
+AGREE = 1e-4  # of scores, absolute
+Say = Callable[[str], None]
 
 
 def main() -> None:
@@ -39,119 +51,198 @@ def main() -> None:
     parser.add_argument("--bundle", help="folder or store tag; default: the latest")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=200, help="a round")
+    parser.add_argument("--seconds", type=int, default=2, help="of one turn")
+    parser.add_argument("--clients", default="1,8,32", help="concurrencies, by comma")
+    parser.add_argument(
+        "--only", help=f"servers beside {LIMIT}, by comma: {OURS}, {', '.join(PEERS)}"
+    )
+    parser.add_argument("--networks", default=f"{GIVEN},{PUBLISHED}", help="by comma")
+    parser.add_argument("--no-null", action="store_true", help="leave out the null network")
     options = parser.parse_args()
     bundle = read_bundle(resolve(options.bundle, read_settings()))
-    local = load_model(bundle)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(1, *bundle.info.input_shape)).astype(np.float32)
-    ratios: dict[str, dict[str, object]] = {}
-    latencies: dict[str, list[float]] = {}
-    with service(bundle) as (url, server):
-        remote = RemoteModel(url, bundle=bundle.hash)
-        ways: dict[str, tuple[Callable[[], object], psutil.Process]] = {
-            "inprocess": (lambda: local.forward(x, ["scores"]), psutil.Process()),
-            "oip_binary": (lambda: remote.forward(x, ["scores"]), server),
-        }
-        for way, _ in ways.values():
-            drive(way, 20, 2)
-        for c in CONCURRENCY:
-            wall: dict[str, list[float]] = {name: [] for name in ways}
-            cpu: dict[str, list[float]] = {name: [] for name in ways}
-            for number in range(options.rounds):
-                for name, (way, process) in ways.items():
-                    before = cpu_seconds(process)
-                    seconds, each = drive(way, options.requests, c)
-                    cpu[name].append((cpu_seconds(process) - before) / options.requests)
-                    wall[name].append(options.requests / seconds)
-                    latencies.setdefault(f"{name}/{c}", []).extend(each)
-                print(
-                    f"c={c} round {number + 1}/{options.rounds}: in-process "
-                    f"{wall['inprocess'][-1]:.0f}/s, OIP {wall['oip_binary'][-1]:.0f}/s",
-                    flush=True,
-                )
-            ratios[str(c)] = {
-                "throughput": spread(np.divide(wall["oip_binary"], wall["inprocess"])),
-                "cpu_per_request": spread(np.divide(cpu["oip_binary"], cpu["inprocess"])),
-                "cpu_ms": {name: round(1e3 * float(np.median(v)), 3) for name, v in cpu.items()},
-            }
-    served = {c: latencies[f"oip_binary/{c}"] for c in CONCURRENCY}
-    report = {
-        "bundle": bundle.hash,
-        "payload_bytes": x.nbytes,
-        "rounds": options.rounds,
-        "requests_a_round": options.requests,
-        "ratios": {
-            "throughput_vs_inprocess": {c: r["throughput"] for c, r in ratios.items()},
-            "cpu_per_request_vs_inprocess": {c: r["cpu_per_request"] for c, r in ratios.items()},
-        },
-        "cpu_ms": {c: r["cpu_ms"] for c, r in ratios.items()},
-        "p50_ms": {str(c): round(1e3 * float(np.quantile(v, 0.5)), 2) for c, v in served.items()},
-        "p99_ms": {str(c): round(1e3 * float(np.quantile(v, 0.99)), 2) for c, v in served.items()},
-    }
+    servers = options.only.split(",") if options.only else [OURS, *PEERS]
+    unknown = [s for s in servers if s not in (OURS, *PEERS)]
+    if unknown or OURS not in servers:
+        parser.error(f"--only takes {OURS} and any of {', '.join(PEERS)}")
+    if client_name() != "wrk":
+        print("wrk is not installed (apt-get install wrk): the load comes from a client in Python")
+    cores = pin(2)
+    report = measure(
+        bundle,
+        options.out,
+        servers,
+        networks=options.networks.split(","),
+        concurrency=[int(c) for c in options.clients.split(",")],
+        rounds=options.rounds,
+        seconds=options.seconds,
+        with_null=not options.no_null,
+    )
+    report["conditions"] = conditions(cores) | report["conditions"]
     path = options.out / "predict.json"
     write_record(path, report, made_by="python -m benchmarks.predict", seed=0)
+    from benchmarks.plots.predict import draw
+
+    draw(report, path.with_suffix(".png"))
     print(path)
 
 
-def drive(way: Callable[[], object], requests: int, concurrency: int) -> tuple[float, list[float]]:
-    """Wall seconds of all requests, and seconds of each."""
+def measure(
+    bundle: Bundle,
+    out: Path,
+    servers: Sequence[str],
+    *,
+    networks: Sequence[str],
+    concurrency: Sequence[int],
+    rounds: int,
+    seconds: int,
+    with_null: bool,
+) -> dict[str, Any]:
+    """The figures of predict.json. The first network's stand at the top, too."""
+    home = Path(out) / "networks"
+    makers: dict[str, Callable[[], Network]] = {
+        GIVEN: lambda: given(bundle), PUBLISHED: lambda: published(home),
+    }  # fmt: skip
+    by_network: dict[str, Any] = {}
+    shares: list[float] = []
+    for name in networks:
+        network = makers[name]()
+        measured, busy = of_network(
+            network, servers, concurrency=concurrency, rounds=rounds, seconds=seconds,
+            say=partial(said, name),
+        )  # fmt: skip
+        shares += busy
+        by_network[name] = {"network": facts(network)} | figures(measured)
+    first = by_network[networks[0]]
+    nothing = null_costs(bundle, home, servers, rounds=rounds, seconds=seconds) if with_null else {}
+    report = {
+        "main_network": networks[0],
+        "ratios": first["ratios"] | {"fast_variant_vs_fp32": fast_variant(out)},
+        "p50_ms": first["p50_ms"],
+        "p99_ms": first["p99_ms"],
+        "null_model_cpu_ms": nothing.get("cpu_ms", {}),
+        "null_model": nothing,
+        "networks": by_network,
+        "peers": {
+            p: {"version": version_of(PEERS[p], python_of(PEERS[p])), "how": PEERS[p].note}
+            for p in servers
+            if p in PEERS
+        },
+        "rounds": rounds,
+        "seconds_a_turn": seconds,
+        "client": client_name(),
+    }
+    report["conditions"] = {"others_cpu_share": round(float(np.median(shares)), 3)}
+    return report
 
-    def once(_: int) -> float:
-        start = time.perf_counter()
-        way()
-        return time.perf_counter() - start
 
-    with ThreadPoolExecutor(concurrency) as pool:
-        start = time.perf_counter()
-        each = list(pool.map(once, range(requests)))
-        return time.perf_counter() - start, each
+def said(name: str, text: str) -> None:
+    print(f"{name}: {text}", flush=True)
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    """User and system seconds of a process and, for a server, of its children."""
-    family = [process] if process.pid == os.getpid() else [process, *process.children(True)]
-    return sum(sum(p.cpu_times()[:2]) for p in family)
+def of_network(
+    network: Network,
+    servers: Sequence[str],
+    *,
+    concurrency: Sequence[int],
+    rounds: int,
+    seconds: int,
+    say: Say,
+    more: Callable[[dict[str, Served]], dict[str, Way]] = lambda _: {},
+    with_limit: bool = True,
+) -> tuple[Measured, list[float]]:
+    """All servers up at once, all with the same answer, then the rounds."""
+    with ExitStack() as stack:
+        up: dict[str, Served] = {}
+        for name in servers:
+            say(f"starting {name}")
+            up[name] = stack.enter_context(
+                front_of(network)
+                if name == OURS
+                else peer_of(PEERS[name], network, python_of(PEERS[name]))
+            )
+        same_answers(network, up)
+        ways: dict[str, Way] = {LIMIT: limit_way(network)} if with_limit else {}
+        ways |= {name: served_way(served) for name, served in up.items()} | more(up)
+        return interleaved(
+            ways, [served.process for served in up.values()],
+            concurrency=concurrency, rounds=rounds, seconds=seconds, say=say,
+        )  # fmt: skip
 
 
-def spread(values: np.ndarray) -> dict[str, float]:
+def same_answers(network: Network, up: dict[str, Served]) -> None:
+    """Every server gives the scores that the bare model gives. Raises RuntimeError."""
+    expected = session(network.onnx).run(["scores"], {"x": network.x})[0].ravel()
+    for name, served in up.items():
+        if served.endpoint is None:
+            continue
+        found = served.endpoint.ask()
+        if found.shape != expected.shape or not np.allclose(found, expected, rtol=0, atol=AGREE):
+            raise RuntimeError(f"{name} gives other scores than the bare model")
+
+
+def figures(measured: Measured) -> dict[str, Any]:
+    """One network's part of the report."""
+    peers = [name for name in measured if name not in (OURS, LIMIT)]
     return {
-        "min": round(float(values.min()), 3),
-        "median": round(float(np.median(values)), 3),
-        "max": round(float(values.max()), 3),
+        "ratios": {
+            "throughput_vs_inprocess": ratios(measured, OURS, LIMIT, "rates"),
+            "cpu_per_request_vs_inprocess": ratios(measured, OURS, LIMIT, "cpu_ms"),
+            "vs_peer": {name: ratios(measured, OURS, name, "rates") for name in peers},
+            "cpu_vs_peer": {name: ratios(measured, OURS, name, "cpu_ms") for name in peers},
+        },
+        "p50_ms": {str(c): t.figures()["p50_ms"] for c, t in measured[OURS].items()},
+        "p99_ms": {str(c): t.figures()["p99_ms"] for c, t in measured[OURS].items()},
+        "servers": {
+            name: {str(c): turns.figures() for c, turns in by.items()}
+            for name, by in measured.items()
+        },
     }
 
 
-@contextmanager
-def service(bundle: Bundle) -> Iterator[tuple[str, psutil.Process]]:
-    """The inference service alone, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    chosen = {"bundle": str(bundle.path.resolve()), "port": port}
-    settings = read_settings().model_copy(update=chosen)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "services.front.serve"],
-        env=os.environ | settings.environment(),
-        stdout=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
+def null_costs(
+    bundle: Bundle, home: Path, servers: Sequence[str], *, rounds: int, seconds: int
+) -> dict[str, Any]:
+    """CPU-milliseconds of an answer where the network does nothing: REST, gRPC, and the peers."""
+    network = null(bundle, home)
+    if not speaks_grpc():
+        print("null: this version has no gRPC door; REST only", flush=True)
+
+    def grpc(up: dict[str, Served]) -> dict[str, Way]:
+        served = up[OURS]
+        if served.grpc_port is None:
+            return {}
+        port = served.grpc_port
+
+        def turn(clients: int, seconds: int) -> tuple[Load, float]:
+            before = cpu_seconds([served.process])
+            with tempfile.TemporaryDirectory() as folder:
+                load = grpc_loop(port, network.x, clients, seconds, Path(folder))
+            return load, cpu_seconds([served.process]) - before
+
+        return {GRPC: turn}
+
+    measured, _ = of_network(
+        network, servers, concurrency=[NULL_CLIENTS], rounds=rounds, seconds=seconds,
+        say=partial(said, "null"), more=grpc, with_limit=False,
+    )  # fmt: skip
+    seen = {name: by[NULL_CLIENTS].figures() for name, by in measured.items()}
+    names = {OURS: "rest_binary", GRPC: "grpc"}
+    return {
+        "network": facts(network),
+        "clients": NULL_CLIENTS,
+        "cpu_ms": {names.get(name, name): f["cpu_ms"] for name, f in seen.items()},
+        "rate": {names.get(name, name): f["rate"] for name, f in seen.items()},
+        "grpc": "measured" if GRPC in measured else "this version has no gRPC door",
+    }
+
+
+def fast_variant(out: Path) -> Any:
+    """Throughput of the fastest accepted variant over fp32, as benchmarks.variants found it."""
     try:
-        for _ in range(300):
-            if process.poll() is not None:
-                sys.exit("the inference service did not start")
-            try:
-                if httpx.get(f"{url}/v2/health/ready").is_success:
-                    break
-            except httpx.HTTPError:
-                pass
-            time.sleep(0.2)
-        else:
-            sys.exit("the inference service was not ready within 60 s")
-        yield url, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(20)
+        found = json.loads((out / "variants.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found.get("ratios", {}).get("fast_variant_vs_fp32")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Figures of the records, drawn from their JSON alone."""
