@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     threads: int = Field(1, description="Intra-op threads of one inference session.")
     sessions: int = Field(2, description="Inference calls that run side by side.")
     queue: int = Field(32, description="Inference requests that may wait; beyond: 503.")
+    bulk_queue: int = Field(
+        1000, description="Bulk jobs that may wait (their lesions lie on disk); beyond: 429."
+    )
     worker_processes: int = Field(1, description="Celery child processes.")
     job_seconds: int = Field(600, description="Hard limit of one explanation.")
     job_attempts: int = Field(5, description="Deliveries before a job is declared failed.")
