@@ -36,7 +36,7 @@ class Verdict(BaseModel):
     probability: float
     agreement: float = Field(description="Share of the passes with this class.")
     found: list[str] = Field(description="Ids of the features found.")
-    review: bool | None = Field(description="Look again? Null for a bundle that cannot say.")
+    review: bool | None = Field(None, description="Look again? Null for a bundle that cannot say.")
     chance_wrong: float | None = None
     strange: bool = Field(description="Outside of what the network knows.")
 
@@ -130,7 +130,7 @@ class Manifest:
         if not whole:
             self._append(head)
             return
-        first, *rest = whole.splitlines()
+        first, *rest = whole[:-1].split(b"\n")
         self._check(first, json.loads(json.dumps(head)))
         for raw in rest:
             try:
