@@ -162,4 +162,4 @@ def _lost(member: _Member, waiting: deque[CohortLesion], tries: dict[str, int]) 
         waiting.append(suspect)
         return
     reason = f"the process that explained it ended {TRIES} times (code {code})"
-    yield Done(line=Line(id=name, state="failed", error=reason))
+    yield Done(line=Line.failure(name, reason))

@@ -68,6 +68,12 @@ class Line(BaseModel):
     error: str | None = None
     verdict: Verdict | None = None
 
+    @classmethod
+    def failure(cls, lesion_id: str, reason: str) -> Line:
+        """A lesion without an explanation. Errors of a cohort name their lesion; a line does so."""
+        reason = reason.removeprefix(f"lesion {lesion_id}: ")
+        return cls(id=lesion_id, state="failed", error=reason)
+
     @property
     def done(self) -> bool:
         return self.state == "done"

@@ -256,4 +256,4 @@ def _pause(answer: httpx.Response) -> float:
 
 
 def _failed(name: str, why: str) -> Done:
-    return Done(line=Line(id=name, state="failed", error=why))
+    return Done(line=Line.failure(name, why))

@@ -70,14 +70,14 @@ class Worker:
         try:
             done = self._explain(lesion)
         except LensError as error:
-            done = Done(line=Line(id=lesion.lesion_id, state="failed", error=error.line))
+            done = Done(line=Line.failure(lesion.lesion_id, error.line))
         except OSError as error:
             reason = f"a file cannot be read or written ({error.strerror or 'an error'})"
-            done = Done(line=Line(id=lesion.lesion_id, state="failed", error=reason))
+            done = Done(line=Line.failure(lesion.lesion_id, reason))
         except Exception as error:
             _log.exception("lesion %s", lesion.lesion_id)
             reason = f"something went wrong inside ({type(error).__name__})"
-            done = Done(line=Line(id=lesion.lesion_id, state="failed", error=reason))
+            done = Done(line=Line.failure(lesion.lesion_id, reason))
         done.line.seconds = round(time.monotonic() - start, 3)
         done.cpu = time.process_time() - began
         return done

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import pytest
 
 from models.bundle.read import read_bundle
 from models.bundle.runtime import load_model
-from models.cohort.format import read_cohort, write_cohort
+from models.cohort.format import read_cohort
 from models.cohort.load import load_lesion
 from models.errors import InputError, LensError
 from models.reasons.explain import document_bytes, explain, maps_from_bytes
@@ -28,6 +27,7 @@ from services.cli.bulk_folder import EXPLANATIONS, place
 from services.cli.bulk_manifest import NAME
 from services.cli.bulk_worker import Order
 from services.cli.main import lesionlens
+from tests.support import lesions
 from wire.api import ExplanationParameters
 from wire.cohort import CohortLesion
 
@@ -39,31 +39,21 @@ WORDS = ["--passes", "2", "--map-steps", "2"]
 def few(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cohort of eight sound lesions and two faulty ones, in test."""
     root = tmp_path_factory.mktemp("few")
-    cohort = read_cohort(tiny_cohort)
-    lesions = cohort.lesions()[:10]
-    for lesion in lesions:
-        for relative in {*lesion.image.values(), *lesion.masks.values()}:
-            (root / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(tiny_cohort / relative, root / relative)
-    outside = lesions[3].model_copy(
-        update={"voi": {p: [[900, 900, 900], [910, 910, 910]] for p in lesions[3].voi}}
-    )
-    torn = root / lesions[6].image["arterial"]
-    torn.write_bytes(torn.read_bytes()[:500])
-    lesions[3] = outside
-    write_cohort(
-        root,
-        cohort.file.model_copy(
-            update={"test": lesions, "training": [], "validation": [], "outside": []}
-        ),
-    )
+
+    def spoilt(number: int, lesion: CohortLesion) -> CohortLesion:
+        if number == 6:
+            torn = root / lesion.image["arterial"]
+            torn.write_bytes(torn.read_bytes()[:500])
+        away = {phase: [[900, 900, 900], [910, 910, 910]] for phase in lesion.voi}
+        return lesion.model_copy(update={"voi": away}) if number == 3 else lesion
+
+    lesions.part_of(tiny_cohort, root, 10, spoilt)
     return root
 
 
 @pytest.fixture(scope="module")
 def sound(few: Path) -> list[CohortLesion]:
-    lesions = read_cohort(few).lesions("test")
-    return [one for i, one in enumerate(lesions) if i not in (3, 6)]
+    return [one for i, one in enumerate(read_cohort(few).lesions("test")) if i not in (3, 6)]
 
 
 def wish(few: Path, bundle: Path, out: Path, **more: object) -> Wish:
@@ -211,7 +201,7 @@ def test_a_process_that_dies_costs_one_more_try(
 def test_what_kills_its_process_each_time_is_given_up(
     few: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lesions = read_cohort(few).lesions("test")[:2]
+    bad, good = (one.lesion_id for one in read_cohort(few).lesions("test")[:2])
     poison = tmp_path / "poison"
     poison.mkdir()
     (poison / "sitecustomize.py").write_text(
@@ -219,7 +209,7 @@ def test_what_kills_its_process_each_time_is_given_up(
         "import models.cohort.load as load\n"
         "real = load.load_lesion\n"
         "def fatal(cohort, lesion, *rest):\n"
-        f"    if lesion.lesion_id == {lesions[0].lesion_id!r}:\n"
+        f"    if lesion.lesion_id == {bad!r}:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(cohort, lesion, *rest)\n"
         "load.load_lesion = fatal\n"
@@ -228,11 +218,13 @@ def test_what_kills_its_process_each_time_is_given_up(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(poison), *sys.path[:1], inherited]))
     found = {
         one.line.id: one.line
-        for one in bulk_here.explain_here(lesions, order(few, tiny_bundle, tmp_path), 1)
+        for one in bulk_here.explain_here(
+            read_cohort(few).lesions("test")[:2], order(few, tiny_bundle, tmp_path), 1
+        )
     }
-    assert found[lesions[0].lesion_id].state == "failed"
-    assert "ended 2 times" in str(found[lesions[0].lesion_id].error)
-    assert found[lesions[1].lesion_id].state == "done"
+    assert found[bad].state == "failed"
+    assert "ended 2 times" in str(found[bad].error)
+    assert found[good].state == "done"
 
 
 def test_a_process_that_cannot_start_ends_it_all(
