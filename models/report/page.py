@@ -48,13 +48,13 @@ def render(document: Explanation, lesion: Lesion, maps: Mapping[str, NDArray]) -
         d=document,
         phases=[phase_label(p) for p in lesion.phases],
         plain=[g and pictures.data_uri(g) for g in greys],
-        class_map=_drawn(class_map, maps, greys, base, CLASS_FLOOR, intensity)
+        class_map=_drawn(class_map, maps, lesion.phases, greys, base, CLASS_FLOOR, intensity)
         if class_map
         else None,
         feature_maps=[
             {
                 "label": features[m.target].label,
-                **_drawn(m, maps, small, base, FEATURE_FLOOR, intensity),
+                **_drawn(m, maps, lesion.phases, small, base, FEATURE_FLOOR, intensity),
             }
             for m in feature_maps
         ],
@@ -102,6 +102,7 @@ def capital(text: str) -> str:
 def _drawn(
     entry: SaliencyMap,
     maps: Mapping[str, NDArray],
+    phases: Sequence[str],
     greys: Sequence[Image | None],
     base: int,
     floor: float,
@@ -118,7 +119,7 @@ def _drawn(
             g and pictures.data_uri(pictures.overlay(g, h, end, base))
             for g, h in zip(greys, heat, strict=True)
         ],
-        "shares": [percent(s) for s in entry.share_by_phase.values()],
+        "shares": [percent(entry.share_by_phase[p]) for p in phases],
     }
 
 

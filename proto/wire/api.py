@@ -102,6 +102,40 @@ class JobStatus(_Message):
     result: dict[str, Any] | None = Field(None, description="The explanation document.")
 
 
+class JobSummary(_Message):
+    """One job of many: its state, and why where it failed."""
+
+    id: str
+    state: JobState
+    error: Problem | None = None
+
+
+class JobList(_Message):
+    """Jobs that were asked for by id or by batch."""
+
+    jobs: list[JobSummary]
+    next: str | None = Field(
+        None, description="Ask again with this as `after` for the rest of a long batch."
+    )
+
+
+class BatchAccepted(_Message):
+    """Answer of POST /v1/explanations:batch: the jobs, in the order of the lesions."""
+
+    batch: str
+    bundle: str = Field(description="Hash of the bundle that all of them are computed with.")
+    jobs: list[JobSummary]
+
+
+class BatchStatus(_Message):
+    """How far a batch is. It is finished when no job is queued or running."""
+
+    batch: str
+    jobs: int
+    states: dict[JobState, int]
+    finished: bool
+
+
 class Problem(BaseModel):
     """RFC 9457 problem details, with the field, what was found and what was expected."""
 
@@ -117,3 +151,4 @@ class Problem(BaseModel):
 
 
 JobStatus.model_rebuild()
+JobSummary.model_rebuild()

@@ -15,7 +15,15 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from wire.api import ExplanationParameters, JobStatus, PredictionResponse, Problem
+from wire.api import (
+    BatchAccepted,
+    BatchStatus,
+    ExplanationParameters,
+    JobList,
+    JobStatus,
+    PredictionResponse,
+    Problem,
+)
 from wire.bundle import Manifest
 from wire.cohort import CohortFile
 from wire.explanation import Explanation
@@ -28,7 +36,15 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "cohort": CohortFile,
     "bundle": Manifest,
 }
-API: tuple[type[BaseModel], ...] = (PredictionResponse, ExplanationParameters, JobStatus, Problem)
+API: tuple[type[BaseModel], ...] = (
+    PredictionResponse,
+    ExplanationParameters,
+    JobStatus,
+    BatchAccepted,
+    BatchStatus,
+    JobList,
+    Problem,
+)
 
 
 def schemas() -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""`lesionlens explain`: one lesion, here or on a server; both give the same document."""
+"""`lesionlens explain`: one lesion or a cohort, here or on a server; the documents are the same."""
 
 from __future__ import annotations
 
@@ -31,8 +31,14 @@ _LIMITS: dict[str, Any] = ExplanationParameters.model_json_schema()["properties"
 @click.option("--delayed", type=_PATH, help="The same for the delayed phase.")
 @click.option("--phase", "more", multiple=True, metavar="ID=PATH", help="Any other phase.")
 @click.option("--dicom", type=_PATH, help="Folder with all phases; they are told apart.")
-@click.option("--cohort", type=_PATH, help="Folder of a cohort, with --lesion.")
+@click.option("--cohort", type=_PATH, help="Folder of a cohort: all of it, or one --lesion.")
 @click.option("--lesion", metavar="ID", help="A lesion of the cohort; it brings its box.")
+@click.option("--split", metavar="NAME", help="All: only training, validation, test or outside.")
+@click.option("--class", "class_id", metavar="ID", help="All: only lesions labelled so.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="All: only the first N.")
+@click.option("--processes", type=click.IntRange(1), metavar="N", help="All: default a core each.")
+@click.option("--with-maps", is_flag=True, help="All: keep the maps of each lesion.")
+@click.option("--with-reports", is_flag=True, help="All: keep a report of each lesion.")
 @click.option(
     "--box",
     "boxes",
@@ -69,6 +75,12 @@ def explain(
     dicom: Path | None,
     cohort: Path | None,
     lesion: str | None,
+    split: str | None,
+    class_id: str | None,
+    limit: int | None,
+    processes: int | None,
+    with_maps: bool,
+    with_reports: bool,
     boxes: tuple[str, ...],
     bundle: str | None,
     server: str | None,
@@ -80,8 +92,9 @@ def explain(
     map_method: str,
     reader: tuple[str, ...],
     reader_source: str,
-) -> None:
+) -> int | None:
     """Classify one lesion and show the reasons: features, relevance, maps, whether to look again.
+    Or a whole cohort: a document each, and a table.
 
     \b
     lesionlens explain --arterial a.nii.gz --portal-venous v.nii.gz --delayed d.nii.gz \\
@@ -89,8 +102,13 @@ def explain(
     lesionlens explain --cohort DIR --lesion ID
     lesionlens explain --dicom FOLDER --box "60,72,14,92,104,30" --server http://host:3000
     lesionlens explain --cohort DIR --lesion ID --reader washout=present,central_scar=absent
+    lesionlens explain --cohort DIR --split test --out explained [--server http://host:3000]
 
     A phase that was not acquired is left out, where the network was trained with phase dropout.
+
+    A whole cohort may be stopped at any moment, and goes on when it is asked for again in the same
+    way. Lesions that cannot be explained are listed and stop nobody else; then the exit code is 1
+    (0: all done; 2: nothing was begun).
     """
     from services.cli.explain_inputs import Source
 
@@ -102,7 +120,32 @@ def explain(
         reader_features=",".join(reader),
         reader_source=reader_source,
     )
+    if server and bundle:
+        raise InputError("the server has its own bundle", code="wrong_source", field="bundle")
     files = {"arterial": arterial, "portal_venous": portal_venous, "delayed": delayed}
+    beside = {
+        "split": split, "class": class_id, "limit": limit, "processes": processes,
+        "with-maps": with_maps, "with-reports": with_reports,
+    }  # fmt: skip
+    if cohort is not None and lesion is None:
+        from services.cli.bulk import Wish
+        from services.cli.bulk_show import explain_shown
+
+        one = {
+            "dicom": dicom, "phase": more, "box": boxes, "reader": reader, "json": as_json,
+            **{name.replace("_", "-"): path for name, path in files.items()},
+        }  # fmt: skip
+        _only("one lesion; name it with --lesion", one)
+        if server:
+            _only("work on this machine", {"processes": processes})
+        if out is None:
+            raise InputError("where to?", code="wrong_source", field="out", expected="a folder")
+        wish = Wish(
+            cohort, out, parameters, split=split, class_id=class_id, limit=limit, bundle=bundle,
+            server=server, processes=processes, maps=with_maps, reports=with_reports,
+        )  # fmt: skip
+        return explain_shown(wish)
+    _only("a whole cohort: --cohort without --lesion", beside)
     source = Source(
         files={p: f for p, f in files.items() if f is not None} | _more(more),
         dicom=dicom,
@@ -111,8 +154,6 @@ def explain(
         boxes=boxes,
     )
     source.check()
-    if server and bundle:
-        raise InputError("the server has its own bundle", code="wrong_source", field="bundle")
     from services.common.configured import read_settings
 
     settings = read_settings()
@@ -132,10 +173,11 @@ def explain(
     if as_json:
         sys.stdout.buffer.write(fetched.document)
         sys.stdout.buffer.flush()
-        return
+        return None
     from services.cli.explain_summary import show
 
     show(Explanation.model_validate_json(fetched.document), out)
+    return None
 
 
 def _here(
@@ -205,6 +247,13 @@ def _parameters(**values: Any) -> ExplanationParameters:
         raise InputError(
             "cannot be read", field=field, found=str(first["input"])[:60], expected=expected
         ) from None
+
+
+def _only(what: str, given: dict[str, Any]) -> None:
+    """Raises InputError for an option that is not for what is asked."""
+    for name, value in given.items():
+        if value:
+            raise InputError(f"for {what}", code="wrong_source", field=name)
 
 
 def _more(texts: tuple[str, ...]) -> dict[str, Path]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import httpx
 from models.cohort.nifti import nifti_bytes
 from models.errors import InputError, LensError, Unavailable
 from models.volume import Study
-from wire.api import ExplanationParameters, JobState, JobStatus
+from wire.api import ExplanationParameters, JobState, JobStatus, Problem
 
 POLL = 0.3
 PATIENCE = 60.0  # seconds that a server may be away while a job waits
@@ -44,9 +45,18 @@ def explain_remote(
     Raises LensError with the server's own words where it refuses, Unavailable where it is away.
     """
     timeout = httpx.Timeout(30.0, read=300.0, write=300.0)
+    with (
+        reachable(server),
+        httpx.Client(base_url=server, timeout=timeout, transport=transport) as client,
+    ):
+        return _explain(client, study, parameters, progress)
+
+
+@contextmanager
+def reachable(server: str) -> Iterator[None]:
+    """InputError for what is no address, Unavailable (server_away) where nobody answers."""
     try:
-        with httpx.Client(base_url=server, timeout=timeout, transport=transport) as client:
-            return _explain(client, study, parameters, progress)
+        yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         raise InputError(
             "not an address", code="wrong_url", field="server", found=server[:80],
@@ -74,16 +84,16 @@ def _explain(
         name: json.dumps(value) if isinstance(value, dict) else str(value)
         for name, value in parameters.model_dump().items()
     }
-    answer = _checked(client.post("/v1/explanations", data=fields, files=files))
+    answer = checked(client.post("/v1/explanations", data=fields, files=files))
     status = JobStatus.model_validate(answer.json())
     location = answer.headers.get("Location", status.links.self)
     status = _wait(client, location, status, progress)
     if status.state != JobState.DONE:
-        raise _failure(status)
+        raise failure_of(status.error, status.state.value)
     return Fetched(
-        document=_checked(client.get(f"{location}/document")).content,
-        report=_checked(client.get(status.links.report)).content,
-        maps=_checked(client.get(status.links.maps)).content,
+        document=checked(client.get(f"{location}/document")).content,
+        report=checked(client.get(status.links.report)).content,
+        maps=checked(client.get(status.links.maps)).content,
         job=status,
     )
 
@@ -102,7 +112,7 @@ def _wait(
         try:
             answer = client.get(location)
             if answer.status_code != 503:
-                status = JobStatus.model_validate(_checked(answer).json())
+                status = JobStatus.model_validate(checked(answer).json())
                 last_answer = time.monotonic()
                 continue
         except httpx.TransportError:
@@ -115,16 +125,16 @@ def _wait(
     return status
 
 
-def _failure(status: JobStatus) -> LensError:
-    problem = status.error
+def failure_of(problem: Problem | None, state: str) -> LensError:
+    """Why a job has no result, as the error that was raised there."""
     if problem is None:
-        return LensError(f"the job was {status.state.value}", code=status.state.value)
+        return LensError(f"the job was {state}", code=state)
     return LensError(
         problem.detail, field=problem.field, found=problem.found, expected=problem.expected
     )
 
 
-def _checked(answer: httpx.Response) -> httpx.Response:
+def checked(answer: httpx.Response) -> httpx.Response:
     """The answer, or the server's problem details as an error of ours."""
     if answer.is_success:
         return answer

@@ -15,7 +15,11 @@ VERBS = {
     "train": ("services.cli.train", "train", "Train the CNN, fit probes, write a bundle."),
     "adopt": ("services.cli.adopt", "adopt", "Wrap a classifier that was trained elsewhere."),
     "bundle": ("services.cli.bundle", "bundle", "Verify, describe and promote model bundles."),
-    "explain": ("services.cli.explain", "explain", "Explain one lesion, here or on a server."),
+    "explain": (
+        "services.cli.explain",
+        "explain",
+        "Explain a lesion or a cohort.",
+    ),
     "eval": ("services.cli.eval", "evaluate", "Measure what is claimed, or one bundle."),
     "reproduce": (
         "services.cli.reproduce",

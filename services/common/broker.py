@@ -16,6 +16,9 @@ from models.errors import Unavailable
 from services.common.settings import Settings
 
 QUEUE = "lesionlens.explanations"
+BULK_QUEUE = "lesionlens.bulk"
+# In the order in which a worker looks for work: bulk only when nobody waits.
+QUEUES = {"interactive": QUEUE, "bulk": BULK_QUEUE}
 _CANARY = "lesionlens:canary:"
 
 
@@ -27,6 +30,8 @@ def transport_options(settings: Settings) -> dict[str, Any]:
         # Sweep for abandoned messages every 2 s, not every 100 s.
         "unacked_restore_interval": 2,
         "unacked_restore_throttle": 1,
+        # One BRPOP over all queues, always in the order of QUEUES; the default takes turns.
+        "queue_order_strategy": "priority",
         # A dead or hung server is noticed in seconds. BRPOP waits 1 s, well below the timeout.
         "socket_connect_timeout": 2,
         "socket_timeout": 5,
@@ -51,24 +56,25 @@ class Broker:
             raise down() from None
 
     def waiting(self) -> set[str]:
-        """Ids of the jobs whose task is in the queue, not yet handed to a worker."""
+        """Ids of the jobs whose task is in a queue, not yet handed to a worker."""
         found: set[str] = set()
         try:
-            for start in range(0, 1_000_000, 1000):
-                page: Any = self._redis.lrange(QUEUE, start, start + 999)
-                found.update(filter(None, map(_job_of, page)))
-                if len(page) < 1000:
-                    break
+            for queue in QUEUES.values():
+                for start in range(0, 1_000_000, 1000):
+                    page: Any = self._redis.lrange(queue, start, start + 999)
+                    found.update(filter(None, map(_job_of, page)))
+                    if len(page) < 1000:
+                        break
         except redis.RedisError:
             raise down() from None
         return found
 
     def length(self) -> int:
+        """Messages in all queues."""
         try:
-            n: Any = self._redis.llen(QUEUE)
+            return sum(int(self._redis.llen(queue)) for queue in QUEUES.values())  # type: ignore[arg-type]
         except redis.RedisError:
             raise down() from None
-        return int(n)
 
     def canary_token(self) -> str:
         return secrets.token_hex(8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,15 +44,28 @@ def guarded() -> Iterator[None]:
         raise Unavailable("the ledger cannot be reached", code="ledger_down") from None
 
 
-def create(engine: sa.Engine, tables: sa.MetaData, versions: sa.Table, version: int) -> None:
+def create(
+    engine: sa.Engine,
+    tables: sa.MetaData,
+    versions: sa.Table,
+    version: int,
+    upgrades: Mapping[int, str] | None = None,
+) -> None:
     """Create the tables where they are not there yet. versions: a table with a column `version`.
 
-    Raises LensError (ledger_schema) where they are there in another version.
+    upgrades: version -> the one statement that leads to the next. Raises LensError (ledger_schema)
+    where the tables are there in a version that no upgrade leads away from.
     """
-    _patiently(engine, lambda: _create(engine, tables, versions, version))
+    _patiently(engine, lambda: _create(engine, tables, versions, version, upgrades or {}))
 
 
-def _create(engine: sa.Engine, tables: sa.MetaData, versions: sa.Table, version: int) -> None:
+def _create(
+    engine: sa.Engine,
+    tables: sa.MetaData,
+    versions: sa.Table,
+    version: int,
+    upgrades: Mapping[int, str],
+) -> None:
     with guarded(), engine.begin() as c:
         if c.dialect.name == "postgresql":  # two processes may create the tables at once
             c.execute(sa.text("SELECT pg_advisory_xact_lock(7307191)"))
@@ -60,7 +73,14 @@ def _create(engine: sa.Engine, tables: sa.MetaData, versions: sa.Table, version:
         found = c.scalar(sa.select(sa.func.max(versions.c.version)))
         if found is None:
             c.execute(sa.insert(versions).values(version=version))
-        elif found != version:
+            return
+        while found != version and found in upgrades:
+            # The number first: it is the lock under which one of several processes upgrades.
+            step = sa.update(versions).where(versions.c.version == found)
+            if c.execute(step.values(version=found + 1)).rowcount:
+                c.execute(sa.text(upgrades[found]))
+            found += 1
+        if found != version:
             raise LensError(
                 f"the {versions.name.removesuffix('_schema')} has another schema version",
                 code="ledger_schema",

@@ -12,14 +12,17 @@ Steps of a job, each one compare-and-swap UPDATE:
 
 `fence` grows whenever the job changes hands, and a worker's steps name the fence that it was given:
 one that was taken for dead can no longer write.
+
+A job's lane says which queue its message belongs in: somebody waits for an interactive one, while
+bulk ones fill what time is left.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -27,7 +30,8 @@ from models.errors import Unavailable
 from services.common.database import create, guarded, open_engine
 from wire.api import JobState
 
-LEDGER_SCHEMA = 1
+LEDGER_SCHEMA = 2
+Lane = Literal["interactive", "bulk"]
 WAITING = "waiting for a worker"
 
 _metadata = sa.MetaData()
@@ -51,7 +55,10 @@ _jobs = sa.Table(
     sa.Column("finished_at", sa.Float),
     sa.Column("error", sa.JSON(none_as_null=True)),
     sa.Column("result", sa.String(200)),
+    sa.Column("lane", sa.String(16), nullable=False, server_default="interactive"),
 )
+JOBS = _jobs  # for tables that point at jobs
+_UPGRADES = {1: "ALTER TABLE jobs ADD COLUMN lane VARCHAR(16) NOT NULL DEFAULT 'interactive'"}
 
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
 
@@ -76,6 +83,7 @@ class Job:
     finished_at: float | None = None
     error: dict[str, Any] | None = None
     result: str | None = None
+    lane: Lane = "interactive"
 
 
 class Ledger:
@@ -87,7 +95,12 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         self._engine = open_engine(url)
-        create(self._engine, _metadata, _versions, LEDGER_SCHEMA)
+        create(self._engine, _metadata, _versions, LEDGER_SCHEMA, _UPGRADES)
+
+    @property
+    def engine(self) -> sa.Engine:
+        """For tables beside the jobs, in the same database."""
+        return self._engine
 
     def close(self) -> None:
         self._engine.dispose()
@@ -97,12 +110,52 @@ class Ledger:
             row = c.execute(sa.select(_jobs).where(_jobs.c.id == job_id)).one_or_none()
         return _job(row) if row is not None else None
 
+    def get_many(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """The jobs that are known, by id."""
+        found: dict[str, Job] = {}
+        with guarded(), self._engine.connect() as c:
+            for ids in _chunks(job_ids):
+                rows = c.execute(sa.select(_jobs).where(_jobs.c.id.in_(ids)))
+                found |= {row.id: _job(row) for row in rows}
+        return found
+
+    def add_many(self, jobs: Sequence[Job]) -> list[bool]:
+        """Accept jobs as queued now, in one transaction. Which of them were new?"""
+        there = self.get_many([job.id for job in jobs])
+        now = time.time()
+        new = {
+            job.id: replace(job, state=JobState.QUEUED, accepted_at=now, enqueued_at=now)
+            for job in jobs
+            if job.id not in there
+        }
+        if new:
+            try:
+                with guarded(), self._engine.begin() as c:
+                    c.execute(sa.insert(_jobs), [_values(job) for job in new.values()])
+            except sa.exc.IntegrityError:  # somebody accepted one of them meanwhile
+                for job in list(new.values()):
+                    if not self.add(
+                        job.id,
+                        lesion=job.lesion,
+                        bundle=job.bundle,
+                        parameters=job.parameters,
+                        lane=job.lane,
+                    )[1]:
+                        del new[job.id]  # fmt: skip
+        return [job.id in new and new.pop(job.id) is not None for job in jobs]
+
     def add(
-        self, job_id: str, *, lesion: str, bundle: str, parameters: dict[str, Any]
+        self,
+        job_id: str,
+        *,
+        lesion: str,
+        bundle: str,
+        parameters: dict[str, Any],
+        lane: Lane = "interactive",
     ) -> tuple[Job, bool]:
         """Accept a job as queued. (row, False) where the id is there, whatever its state."""
         now = time.time()
-        new = Job(job_id, lesion, bundle, parameters, accepted_at=now, enqueued_at=now)
+        new = Job(job_id, lesion, bundle, parameters, accepted_at=now, enqueued_at=now, lane=lane)
         try:
             with guarded(), self._engine.begin() as c:
                 c.execute(sa.insert(_jobs).values(**_values(new)))
@@ -189,7 +242,11 @@ class Ledger:
             finished_at=time.time(),
         )
 
-    def renew(self, job: Job) -> Job | None:
+    def hasten(self, job: Job) -> Job | None:
+        """Somebody waits for a queued bulk job now: it changes to the interactive lane."""
+        return self._step(job, (JobState.QUEUED,), also=("lane",), lane="interactive")
+
+    def renew(self, job: Job, lane: Lane = "interactive") -> Job | None:
         """final -> queued, as if it had just been accepted."""
         now = time.time()
         return self._step(
@@ -207,6 +264,7 @@ class Ledger:
             finished_at=None,
             error=None,
             result=None,
+            lane=lane,
         )
 
     def drop_result(self, job: Job) -> Job | None:
@@ -217,6 +275,13 @@ class Ledger:
         """Note that a queued job is put in the queue now. True for one of many that ask at once."""
         at = {"enqueued_at": time.time()}
         return self._step(job, (JobState.QUEUED,), also=("enqueued_at",), **at) is not None
+
+    def seen_in_queue(self, job_ids: Sequence[str]) -> None:
+        """Note that the messages of these queued jobs are where they belong, as of now."""
+        with guarded(), self._engine.begin() as c:
+            for ids in _chunks(job_ids):
+                same = (_jobs.c.id.in_(ids), _jobs.c.state == JobState.QUEUED)
+                c.execute(sa.update(_jobs).where(*same).values(enqueued_at=time.time()))
 
     def silent(self, before: float, limit: int = 100) -> list[Job]:
         """Running jobs whose last sign of life is older than `before`."""
@@ -244,6 +309,13 @@ class Ledger:
         with guarded(), self._engine.connect() as c:
             return c.scalar(sa.select(sa.exists().where(_jobs.c.lesion == lesion, use))) or False
 
+    def queued(self, lane: Lane) -> int:
+        """Number of jobs that wait in a lane."""
+        which = (_jobs.c.state == JobState.QUEUED, _jobs.c.lane == lane)
+        query = sa.select(sa.func.count()).select_from(_jobs).where(*which)
+        with guarded(), self._engine.connect() as c:
+            return int(c.scalar(query) or 0)
+
     def counts(self) -> dict[JobState, int]:
         """Number of jobs a state."""
         query = sa.select(_jobs.c.state, sa.func.count()).group_by(_jobs.c.state)
@@ -270,6 +342,12 @@ class Ledger:
 
 def _values(job: Job) -> dict[str, Any]:
     return {f.name: getattr(job, f.name) for f in fields(Job)}
+
+
+def _chunks(ids: Sequence[str], most: int = 500) -> Iterator[Sequence[str]]:
+    """Databases bound the number of values in one statement."""
+    for start in range(0, len(ids), most):
+        yield ids[start : start + most]
 
 
 def _job(row: sa.Row) -> Job:

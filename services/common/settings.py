@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     merge_delay_ms: float = Field(
         0.0, ge=0, description="How long the first of them waits for the others."
     )
+    bulk_queue: int = Field(
+        1000, description="Bulk jobs that may wait (their lesions lie on disk); beyond: 429."
+    )
     worker_processes: int = Field(1, description="Celery child processes.")
     job_seconds: int = Field(600, description="Hard limit of one explanation.")
     job_attempts: int = Field(5, description="Deliveries before a job is declared failed.")

@@ -154,7 +154,7 @@ def build_router(
         # The report is one file that loads nothing: say so to the browser as well.
         policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
         return Response(
-            _read(job_id, keys.REPORT),
+            jobs.report(jobs.find(job_id)),
             media_type="text/html; charset=utf-8",
             headers={"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"},
         )

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from models.errors import InputError, NotFound, Unavailable
-from models.reasons.explain import explanation_id
+from models.reasons.explain import explanation_id, maps_from_bytes
 from models.voi import Lesion
 from services.common.blobs import Blobs
 from services.common.broker import Broker
@@ -24,6 +25,7 @@ from services.common.ledger import Job, Ledger
 from services.common.settings import Settings
 from services.explain import keys
 from wire.api import ExplanationParameters, JobLinks, JobState, JobStatus, Problem
+from wire.explanation import Explanation
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -82,8 +84,8 @@ class Jobs:
         lesion_id = lesion.id
         job_id = explanation_id(lesion_id, bundle, parameters)
         before = self.ledger.get(job_id)
-        if before is not None and not self._to_renew(before):
-            return before, False
+        if before is not None and not self.to_renew(before):
+            return self._hastened(before), False
         self.broker.check()
         self.blobs.put(keys.lesion(lesion_id), lesion.to_bytes())
         job, new = self.ledger.add(
@@ -92,7 +94,7 @@ class Jobs:
             bundle=bundle,
             parameters=parameters.model_dump(mode="json"),
         )
-        if not new and self._to_renew(job):
+        if not new and self.to_renew(job):
             again = self.ledger.renew(job)
             job, new = (again, True) if again else (self.find(job_id), False)
         if new:
@@ -105,7 +107,17 @@ class Jobs:
         from services.explain.celery_app import send_job
 
         try:
-            send_job(self.celery, job.id)
+            send_job(self.celery, job.id, job.lane)
+        except Unavailable:
+            return False
+        return True
+
+    def send_many(self, jobs: Sequence[Job]) -> bool:
+        """As `send`, in a few round trips."""
+        from services.explain.celery_app import send_jobs
+
+        try:
+            send_jobs(self.celery, jobs)
         except Unavailable:
             return False
         return True
@@ -185,12 +197,37 @@ class Jobs:
                 return cancelled
         raise Unavailable("the job keeps changing hands; try again", retry_after=1)
 
+    def report(self, job: Job) -> bytes:
+        """The page of a done job. Bulk jobs have none until somebody asks: it is made here then."""
+        key = f"{job.result}/{keys.REPORT}"
+        if job.state is not JobState.DONE or job.result is None or self.blobs.exists(key):
+            return self.read(job, keys.REPORT)
+        from models.report.page import render  # its library costs start time
+
+        page = render(
+            Explanation.model_validate_json(self.read(job, keys.DOCUMENT)),
+            self.lesion(job),
+            maps_from_bytes(self.read(job, keys.MAPS)),
+        ).encode("utf-8")
+        self.blobs.put(key, page)
+        return page
+
+    def _hastened(self, job: Job) -> Job:
+        """A bulk job that still waits is now waited for by somebody."""
+        if job.lane == "interactive" or job.state is not JobState.QUEUED:
+            return job
+        hastened = self.ledger.hasten(job)
+        if hastened is None:
+            return job
+        self.send(hastened)  # the message in the bulk queue finds the job taken, and is dropped
+        return hastened
+
     def _expired(self, job: Job) -> bool:
         if job.finished_at is None:
             return False
         return time.time() - job.finished_at > self.settings.result_days * 86400
 
-    def _to_renew(self, job: Job) -> bool:
+    def to_renew(self, job: Job) -> bool:
         """Failed and cancelled jobs may be asked again, and done ones whose result is gone."""
         if job.state is not JobState.DONE:
             return job.state.final

@@ -84,13 +84,11 @@ class Reconciler:
         if not late:
             return 0
         there = jobs.broker.waiting()
-        sent = 0
-        for job in late:
-            if jobs.ledger.enqueue_again(job) and job.id not in there:
-                if not jobs.send(job):
-                    raise Unavailable("the queue cannot be reached")
-                sent += 1
-        return sent
+        jobs.ledger.seen_in_queue([job.id for job in late if job.id in there])
+        lost = [job for job in late if job.id not in there and jobs.ledger.enqueue_again(job)]
+        if lost and not jobs.send_many(lost):
+            raise Unavailable("the queue cannot be reached")
+        return len(lost)
 
     def _clean(self, now: float) -> None:
         """Delete the blobs of expired results."""

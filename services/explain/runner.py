@@ -32,6 +32,8 @@ from wire.api import ExplanationParameters, JobState
 
 BEAT = 1.0
 SAY_EVERY = 0.1
+# Nobody watches a bulk job: its steps are told no more often than its worker gives a sign of life.
+SAY_BULK_EVERY = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -103,13 +105,15 @@ class Runner:
         bundle = self._bundle_of(job.bundle)
         lesion = Lesion.from_bytes(self._blobs.get(keys.lesion(job.lesion)))
         parameters = ExplanationParameters.model_validate(job.parameters)
-        said = 0.0
+        bulk = job.lane == "bulk"
+        said = time.monotonic() if bulk else 0.0
 
         def progress(stage: str, fraction: float) -> None:
             nonlocal said
             new_stage = stage != beat.stage
             now = time.monotonic()
-            if new_stage or now - said >= SAY_EVERY:
+            beat.check()
+            if now - said >= SAY_BULK_EVERY if bulk else new_stage or now - said >= SAY_EVERY:
                 said = now
                 beat.step(stage, fraction)
                 here = replace(job, stage=stage, progress=fraction)
@@ -123,10 +127,11 @@ class Runner:
             raise faults.other_bundle("the inference service", model.info.bundle, job.bundle)
         result = explain(lesion, bundle, model, parameters, progress)
         progress("writing the report", 0.99)
-        page = render(result.document, lesion, result.maps)
         prefix = keys.result(job.id)
         self._blobs.put(f"{prefix}/{keys.MAPS}", maps_bytes(result.maps))
-        self._blobs.put(f"{prefix}/{keys.REPORT}", page.encode("utf-8"))
+        if not bulk:  # a report costs as much as a fifth of an explanation: made when asked for
+            page = render(result.document, lesion, result.maps)
+            self._blobs.put(f"{prefix}/{keys.REPORT}", page.encode("utf-8"))
         self._blobs.put(f"{prefix}/{keys.DOCUMENT}", document_bytes(result.document))
         if self._after(self._ledger.finish(job, prefix)) is None:
             raise LostJob
@@ -166,8 +171,14 @@ class _Beat:
 
     def step(self, stage: str, fraction: float | None) -> None:
         """Raises LostJob where the job is no longer ours."""
+        self.check()
         self.stage = stage
-        if self._lost or not self._ledger.beat(self._job, stage, fraction):
+        if not self._ledger.beat(self._job, stage, fraction):
+            raise LostJob
+
+    def check(self) -> None:
+        """Raises LostJob where the last beat found the job gone."""
+        if self._lost:
             raise LostJob
 
     def _run(self) -> None:

@@ -25,6 +25,7 @@ from services.common.problems import RESPONSES, Shield, install
 from services.common.registry import Registry
 from services.common.settings import Settings
 from services.explain import api as explain
+from services.explain import bulk_api
 from services.front import docs, health, metrics
 from services.front.headers import SecurityHeaders
 from services.front.later import import_the_rest
@@ -165,6 +166,7 @@ def create_app(bundle: Bundle, settings: Settings) -> FrontDoor:
     app.include_router(catalogue.build_router(fleet, settings, registry))
     app.include_router(oip.build_router(core))
     app.include_router(explain.build_router(lambda: fleet.bundle, bundles.of, settings, jobs))
+    app.include_router(bulk_api.build_router(lambda: fleet.bundle, bundles.of, jobs))
     app.include_router(health.build_router(fleet))
     app.include_router(docs.build_router())
     app.add_middleware(BodyLimits, max_bytes=limit)

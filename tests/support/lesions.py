@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from models.cohort.format import read_cohort
+from models.cohort.format import read_cohort, write_cohort
 from models.cohort.load import load_lesion, load_study
 from models.cohort.nifti import nifti_bytes
 from models.voi import Lesion, Preprocessing
+from wire.cohort import CohortLesion
 
 Files = dict[str, tuple[str, bytes]]
 
@@ -29,3 +32,22 @@ def lesion(cohort_path: Path, phases: list[str], spec: Preprocessing, index: int
     cohort = read_cohort(cohort_path)
     lesions = cohort.lesions()
     return load_lesion(cohort, lesions[index % len(lesions)], phases, spec)
+
+
+def part_of(
+    cohort_path: Path,
+    root: Path,
+    count: int,
+    change: Callable[[int, CohortLesion], CohortLesion] = lambda _, lesion: lesion,
+) -> list[CohortLesion]:
+    """Write a cohort of the first `count` lesions in `root`, all in test, each after `change`."""
+    cohort = read_cohort(cohort_path)
+    lesions = cohort.lesions()[:count]
+    for lesion in lesions:
+        for relative in {*lesion.image.values(), *lesion.masks.values()}:
+            (root / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(cohort_path / relative, root / relative)
+    changed = [change(i, lesion) for i, lesion in enumerate(lesions)]
+    only = {"training": [], "validation": [], "outside": [], "test": changed}
+    write_cohort(root, cohort.file.model_copy(update=only))
+    return changed
