@@ -13,7 +13,7 @@ from prometheus_client import Counter, Histogram
 from models.bundle.read import Bundle
 from models.bundle.runtime import OnnxModel, load_model
 from models.model import ModelInfo
-from services.inference.turns import make_way
+from models.turns import make_way
 
 T = TypeVar("T")
 

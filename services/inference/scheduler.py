@@ -24,8 +24,8 @@ import numpy as np
 from prometheus_client import Counter, Gauge, Histogram
 
 from models.errors import DeadlineExceeded, Unavailable
+from models.turns import taking_turns
 from services.inference.lanes import Job, Lane, Lanes, Work
-from services.inference.turns import taking_turns
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from models.errors import DeadlineExceeded, Unavailable
+from models.turns import make_way
 from services.inference.lanes import FIRST, Lane, Rows, Together, Work
 from services.inference.scheduler import Scheduler
-from services.inference.turns import make_way
 
 LONG = Work(Lane.LONG, rows=8)
 
