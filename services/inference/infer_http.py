@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
 
 from starlette.types import Receive, Scope, Send
@@ -29,7 +29,7 @@ from services.inference.presence import ClientGone, unless_gone
 # Numbers as text beyond this are turned into tensors, or tensors into text, beside the event loop.
 _TEXT_BYTES, _TEXT_NUMBERS = 1 << 14, 1 << 11
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
-_HEADER = HEADER_LENGTH.lower().encode()
+_HEADER = HEADER_LENGTH.lower()
 _ROUTES = {
     False: SimpleNamespace(path="/v2/models/{model}/infer"),
     True: SimpleNamespace(path="/v2/models/{model}/versions/{version}/infer"),
@@ -55,11 +55,11 @@ class InferRoute:
         assert found is not None
         model, version = found.groups()
         scope["route"] = _ROUTES[version is not None]  # what metrics call it
-        length = next((v.decode("latin-1") for k, v in scope["headers"] if k == _HEADER), None)
-        answer, headers = await infer_http(
-            self._core, model, version or VERSION, length, lambda: _body(receive), receive
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        answer, about = await infer_http(
+            self._core, model, version or VERSION, headers, lambda: _body(receive), receive
         )
-        raw = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
+        raw = [(k.lower().encode(), v.encode()) for k, v in about.items()]
         raw.append((b"content-length", str(len(answer)).encode()))
         await send({"type": "http.response.start", "status": 200, "headers": raw})
         await send({"type": "http.response.body", "body": answer})
@@ -69,18 +69,18 @@ async def infer_http(
     core: Core,
     model: str,
     version: str,
-    length: str | None,
+    headers: Mapping[str, str],
     body: Callable[[], Awaitable[bytes]],
     receive: Receive,
 ) -> tuple[bytes, dict[str, str]]:
     """One inference from its head to the bytes of its answer and their headers.
 
-    length: the header of that name, as text. body: reads it whole; receive: tells, after that, when
+    headers: the request's, in lower case. body: reads it whole; receive: tells, after that, when
     the client leaves. Raises LensError.
     """
     with core.fleet.admit():
         await core.host(model, version)  # an unknown model is said before its body is read
-        request = await _decode(await body(), _length(length))
+        request = await _decode(await body(), _length(headers.get(_HEADER)))
         response = await unless_gone(receive, core.infer(model, version, request))
         answer, size = await _encode(response)
     if size is None:

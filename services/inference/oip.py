@@ -85,10 +85,9 @@ def build_router(core: Core) -> APIRouter:
     )
     @router.post("/models/{model}/versions/{version}/infer", include_in_schema=False)
     async def infer(request: Request, model: str, version: str = VERSION) -> Response:
-        length = request.headers.get(HEADER_LENGTH)
-        answer, headers = await infer_http(
-            core, model, version, length, request.body, request.receive
+        answer, about = await infer_http(
+            core, model, version, request.headers, request.body, request.receive
         )
-        return Response(answer, headers=headers)
+        return Response(answer, headers=about)
 
     return router
