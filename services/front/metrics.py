@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import cache
 from pathlib import Path
 
 from prometheus_client import (
@@ -31,6 +32,8 @@ SECONDS = Histogram(
     ["method", "route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+# Looking up a series by its labels costs more than counting; there are few of them.
+_requests, _seconds = cache(REQUESTS.labels), cache(SECONDS.labels)
 _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 
 
@@ -58,8 +61,8 @@ class RequestMetrics:
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             route = getattr(scope.get("route"), "path", None) or "unmatched"
-            REQUESTS.labels(method, route, status).inc()
-            SECONDS.labels(method, route).observe(time.perf_counter() - start)
+            _requests(method, route, status).inc()
+            _seconds(method, route).observe(time.perf_counter() - start)
 
 
 def forget_dead() -> None:

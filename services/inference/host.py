@@ -14,7 +14,7 @@ from models.bundle.read import Bundle
 from models.bundle.runtime import OnnxModel, load_model
 from models.model import ModelInfo
 from models.recipes import Draw, Line
-from services.inference.turns import make_way
+from models.turns import make_way
 
 T = TypeVar("T")
 

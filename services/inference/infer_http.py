@@ -65,8 +65,8 @@ async def infer_http(
 ) -> tuple[bytes, dict[str, str]]:
     """One inference from its head to the bytes of its answer and their headers.
 
-    headers: the request's, by any case or in lower case. body: reads it whole; receive: tells,
-    after that, when the client leaves. Raises LensError.
+    headers: the request's, in lower case. body: reads it whole; receive: tells, after that, when
+    the client leaves. Raises LensError.
     """
     limit, regions = core.fleet.settings.max_body_mb << 20, core.regions
     with core.fleet.admit():

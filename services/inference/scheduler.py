@@ -24,8 +24,8 @@ import numpy as np
 from prometheus_client import Counter, Gauge, Histogram
 
 from models.errors import DeadlineExceeded, Unavailable
+from models.turns import taking_turns
 from services.inference.lanes import Job, Lane, Lanes, Work
-from services.inference.turns import taking_turns
 
 T = TypeVar("T")
 
@@ -202,7 +202,8 @@ class Scheduler:
             return [] if job is None else [job, *self._lanes.mates(job, self._room([job]))]
 
     def _gathered(self, job: Job) -> list[Job]:
-        """Holds the lock. Waits for others no longer than the first one's delay and deadline."""
+        """Holds the lock. Waits for others no longer than the first one's delay, and no longer than
+        half of what its deadline leaves."""
         jobs = [job]
         together = job.work.together
         if together is None or self._merge_rows < 2:
@@ -210,7 +211,7 @@ class Scheduler:
         jobs += self._lanes.mates(job, self._room(jobs))
         until = job.entered + self._merge_seconds
         if job.work.deadline is not None:
-            until = min(until, job.work.deadline)
+            until = min(until, (job.entered + job.work.deadline) / 2)
         if together.key not in self._waits:
             self._waits[together.key] = jobs
             while self._open and self._room(jobs) > 0 and (left := until - time.monotonic()) > 0:

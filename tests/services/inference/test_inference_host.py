@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from models.bundle.runtime import OnnxModel
+from models.turns import make_way, taking_turns
 from services.inference.host import GRADIENT_COST, ModelHost
-from services.inference.turns import make_way, taking_turns
 from tests.models.bundle import tiny_onnx
 
 

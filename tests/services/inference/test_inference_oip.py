@@ -139,6 +139,22 @@ def test_errors_reach_the_client_in_words(
     assert caught.value.status() == status
 
 
+def test_terms_as_the_real_client_sends_them(
+    client: oip.InferenceServerClient, x: np.ndarray
+) -> None:
+    inputs = [_input("x", x, True)]
+    assert "schedule_policy" in client.get_server_metadata()["extensions"]
+    result = client.infer("classifier", inputs, priority=1, timeout=60_000_000)
+    assert result.as_numpy("scores") is not None
+    with pytest.raises(InferenceServerException, match="no such priority") as refused:
+        client.infer("classifier", inputs, priority=9)
+    assert refused.value.status() == "400"
+    many = [_input("x", np.repeat(x, 100, axis=0), True)]
+    with pytest.raises(InferenceServerException, match="deadline") as late:
+        client.infer("classifier", many, timeout=1)  # a microsecond
+    assert late.value.status() == "504"
+
+
 def test_errors_have_the_protocols_form(front) -> None:
     for path, body, status in [
         ("/v2/models/classifier/infer", b"no json", 400),

@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from models.errors import DeadlineExceeded, Unavailable
+from models.turns import make_way
 from services.inference.lanes import FIRST, Lane, Rows, Together, Work
 from services.inference.scheduler import Scheduler
-from services.inference.turns import make_way
 
 LONG = Work(Lane.LONG, rows=8)
 
@@ -386,9 +386,8 @@ def test_the_first_waits_no_longer_than_its_deadline_allows() -> None:
         network = Network()
         async with running(merge_rows=3, merge_seconds=60.0) as scheduler:
             call, work = network.work(1)
-            soon = Work(together=work.together, deadline=time.monotonic() + 0.1)
-            # It may be run just in time or turned away just late; it does not wait for a minute.
-            answer = await asyncio.wait_for(settled(scheduler.run(call, soon)), 10)
-            assert isinstance(answer, DeadlineExceeded) or answer["sum"].tolist() == [3]
+            soon = Work(together=work.together, deadline=time.monotonic() + 4)
+            answer = await asyncio.wait_for(scheduler.run(call, soon), 20)
+            assert answer["sum"].tolist() == [3]
 
     alive(test)

@@ -1,9 +1,9 @@
-"""Where a long call makes way: between its chunks it lets the scheduler put short work in.
+"""Where a long computation makes way: between its chunks it lets whoever runs it put others in.
 
     scheduler: with taking_turns(hook): call()
-    model:     make_way(rows)  before each run of a graph   ->  hook(rows), in the same thread
+    a loop over chunks: make_way(rows)   ->  hook(rows), in the same thread
 
-The call itself knows nothing of it: it asks a model for rows, and the model takes its turns.
+Outside a scheduler nobody takes turns and nothing happens.
 """
 
 from __future__ import annotations
