@@ -12,7 +12,7 @@ from services.inference.grpc_stream import answered
 
 
 class Work:
-    """Answers with the request; later requests are done sooner, or, if `slow`, never but the first."""
+    """Answers with the request; later requests are done sooner, or, if `slow`, never."""
 
     def __init__(self, count: int, *, slow: bool = False) -> None:
         self.count, self.slow = count, slow
