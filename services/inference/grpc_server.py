@@ -21,7 +21,7 @@ from services.inference.grpc_service import InferenceService
 log = logging.getLogger("lesionlens.grpc")
 SERVICE = "inference.GRPCInferenceService"
 GRACE = 3.0  # seconds that calls under way have at the end
-_BESIDE = 64  # calls beyond those that the queue takes: health, metadata, streams
+_BESIDE = 32  # calls beyond those that the queue takes: health, metadata, streams
 
 
 @asynccontextmanager

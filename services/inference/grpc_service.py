@@ -11,6 +11,7 @@ import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -150,8 +151,10 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
         code = grpc.StatusCode.CANCELLED
         try:
             limit = 2 * self.core.fleet.settings.sessions
-            async for answer in answered(requests, lambda r: self._one(r, context), limit):
-                yield answer
+            answers = answered(requests, lambda r: self._one(r, context), limit)
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield answer
             code = grpc.StatusCode.OK
         finally:
             REQUESTS.labels("ModelStreamInfer", code.name).inc()

@@ -8,7 +8,7 @@ No more are read than are under way, so that a fast client is held back by HTTP/
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 Request = TypeVar("Request")
@@ -19,7 +19,7 @@ async def answered(
     requests: AsyncIterator[Request],
     answer: Callable[[Request], Awaitable[Answer]],
     limit: int,
-) -> AsyncIterator[Answer]:
+) -> AsyncGenerator[Answer]:
     """answer: raises for no request. When the stream is left, what is under way is cancelled."""
     places = asyncio.Semaphore(limit)
     under_way: asyncio.Queue[asyncio.Future[Answer] | None] = asyncio.Queue()

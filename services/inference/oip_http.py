@@ -23,7 +23,7 @@ from services.inference.oip_codec import (
 from services.inference.shared_memory import Regions
 
 T = TypeVar("T")
-LONG = 4.0  # milliseconds; what takes longer is done in a thread, so that others go on
+LONG = 1.0  # milliseconds; what takes longer is done in a thread, so that others go on
 SMALL = 1 << 10  # bytes; a shorter answer is not compressed
 
 

@@ -19,6 +19,7 @@ from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from models.bundle.runtime import OnnxModel, load_model
+from services.inference.served import SERVED
 from tests.support.front_server import Front
 
 pytestmark = pytest.mark.system
@@ -64,7 +65,7 @@ def test_health_and_metadata(
         found = client.get_server_metadata(as_json=True)
         assert found == http.get("/v2").json()
         assert "system_shared_memory" in found["extensions"]
-        for name in ("classifier", "gradients"):
+        for name in SERVED:
             over_http = http.get(f"/v2/models/{name}").json()
             over_http.pop("parameters")
             metadata = client.get_model_metadata(name, as_json=True)
@@ -79,7 +80,7 @@ def test_health_and_metadata(
             said = {k: {"string_value": v.string_value} for k, v in config.parameters.items()}
             assert said == over_http["parameters"]
     index = client.get_model_repository_index(as_json=True)["models"]
-    assert {m["name"] for m in index} == {"classifier", "gradients"}
+    assert {m["name"] for m in index} == set(SERVED)
     assert {(m["version"], m["state"]) for m in index} == {(model.info.bundle, "READY")}
 
 
@@ -238,7 +239,7 @@ def test_statistics_on_both_transports(
     assert over_http["inference_count"] == after.inference_count
     assert over_http["version"] == after.version
     every = httpx.get(f"{front.url}/v2/models/stats").json()["model_stats"]
-    assert {m["name"] for m in every} == {"classifier", "gradients"}
+    assert {m["name"] for m in every} == set(SERVED)
     with pytest.raises(InferenceServerException, match="no such model"):
         client.get_inference_statistics("nothing")
 

@@ -185,6 +185,29 @@ def test_a_stream_is_held_back_not_piled_up() -> None:
     asyncio.run(run())
 
 
+def test_at_the_end_what_is_under_way_is_answered() -> None:
+    async def run() -> None:
+        core = HeldCore()
+        settings = Settings(_env_file=None, grpc_port=free_port())
+        server = grpc_server(core, settings)
+        port = await server.__aenter__()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            call = stub.ModelInfer(_request("last"))
+            await _until(lambda: core.asked)
+            end = asyncio.create_task(server.__aexit__(None, None, None))
+            await asyncio.sleep(0.1)
+            assert not end.done()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.ModelInfer(_request("late"))
+            assert caught.value.code() is CODE.UNAVAILABLE
+            core.go.set()
+            assert (await call).id == "last"
+            await end
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("fault", "code", "line"),
     [
