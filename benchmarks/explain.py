@@ -49,7 +49,7 @@ from models.cohort.format import read_cohort
 from models.imaging.edits import Edits
 from models.passes import views
 from models.reasons.explain import explain
-from models.reasons.maps import class_goal, feature_goal
+from models.reasons.maps import class_goal, feature_goal, steps_of
 from models.recipes import Draw
 from models.voi import Lesion, centre, normalise
 from services.cli.record import write_record
@@ -108,7 +108,9 @@ def deliverable_here(
     x = centre(base, bundle.preprocessing)
     passes_here(model, base, centred_logit(top, len(bundle.manifest.classes)), bundle)
     goals = goals_of(lesion, base, bundle.manifest.classes[top], bundle)
-    integrated_gradients(model, x, goals, Settings(steps=steps))
+    integrated_gradients(model, x, goals[:1], Settings(steps=steps))
+    few = steps_of("feature", "integrated_gradients", steps)
+    integrated_gradients(model, x, goals[1:], Settings(steps=few))
 
 
 def passes_torch(network: Classifier, x: NDArray[np.float32], weights: NDArray) -> None:
@@ -180,7 +182,10 @@ def main() -> None:
     ]
     record = report(bench.walls, bench.cpus, np.array(bench.agreement), cards)
     record |= {"bundle": bundle.hash, "goals": 1 + len(bundle.probes.features), "passes": PASSES,
-               "steps": STEPS, "steps_of_deliverable": asked.map_steps,
+               "steps": STEPS, "steps_of_deliverable": {
+                   kind: steps_of(kind, "integrated_gradients", asked.map_steps)
+                   for kind in ("class", "feature")
+               },
                "rounds": options.rounds, "torch": torch.__version__}  # fmt: skip
     print("sweep", flush=True)
     record["sweep"] = swept(lesions, bundle, model)

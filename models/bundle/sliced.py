@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from models.errors import BundleError
 from models.graph.first_block import Windows, add_slope, pooled
+from models.graph.flat import flattened
 from models.graph.slices import Whole
 from models.graph.split import Split, split
 from models.recipes import CHUNK, Found, Line, Weights, chunks, difference
@@ -91,7 +92,10 @@ class Paths:
         self._at_cut = at_cut = self._windows.pooled if self._windows else stem.shape[1:]
         inner: dict[str, tuple[str, Sequence[int | None]]] = {p.cut: (FLOAT, [None, *at_cut])}
         targets = list(self._lengths)
-        self._ahead = open_session(whole.cut([*p.kept, *targets], inner))
+        whole = flattened(whole)
+        self._ahead = open_session(whole.cut(p.kept, inner))
+        # Without what only the way back reads: pooling indices cost as much as a convolution.
+        self._targets = open_session(whole.cut(targets, inner))
         kinds = {o.name: o.type for o in self._ahead.get_outputs()}
         sample = self._ahead.run(list(p.kept), {p.cut: np.zeros((1, *at_cut), np.float32)})
         # A kept value with rows has any number of them; a shape has its own length.
@@ -178,7 +182,7 @@ class Paths:
 
     def _ends(self, laid: NDArray[np.float32], names: Sequence[str]) -> Found:
         rows = self._forward(laid)[None]
-        found = self._ahead.run(list(names), {self._places.cut: rows})
+        found = self._targets.run(list(names), {self._places.cut: rows})
         return dict(zip(names, found, strict=True))
 
     def _returned(self, slope: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -62,7 +62,7 @@ class Whole:
         nodes, weights, inputs, outputs = [], {}, {}, {}
         for number, _, value in fields(graph):
             if number == _NODE:
-                nodes.append(_node(raw(value)))
+                nodes.append(read_node(raw(value)))
             elif number == _INITIALIZER:
                 weights[_named(raw(value), 8)] = raw(value)
             elif number == _INPUT:
@@ -178,7 +178,8 @@ def _ordered(nodes: Sequence[Node], known: set[str]) -> tuple[Node, ...]:
     return (*out, *waiting)
 
 
-def _node(data: bytes) -> Node:
+def read_node(data: bytes) -> Node:
+    """A node from its message."""
     inputs, outputs, op, numbers, nested = [], [], "", {}, False
     for number, _, value in fields(data):
         if number == 1:
@@ -204,14 +205,15 @@ def _attribute(data: bytes) -> tuple[str, tuple[int, ...], bool]:
             name = text(value)
         elif number in (3, 8):
             # Integers stand one by one, or packed into one field of bytes.
-            packed = [value] if isinstance(value, int) else _unpacked(raw(value))
+            packed = [value] if isinstance(value, int) else varints(raw(value))
             found += [v - (1 << 64) if v >= 1 << 63 else v for v in packed]
         elif number in _SUBGRAPHS:
             nested = True
     return name, tuple(found), nested
 
 
-def _unpacked(data: bytes) -> list[int]:
+def varints(data: bytes) -> list[int]:
+    """Integers that are packed into one field."""
     out, value, shift = [], 0, 0
     for byte in data:
         value |= (byte & 0x7F) << shift

@@ -1,6 +1,7 @@
 """A gradient graph split behind its first convolution, and behind the pooling that follows it.
 
-    x --stem--> s --first block--> c --ahead--> kept values, logits, taps
+    x --stem--> s --first block--> c --ahead--> kept values
+                                   c ---------> logits, taps, at the two ends of a path
                                    kept, w_* --back--> gradient at c
     gradient at s --return--> gradient at x
 

@@ -62,7 +62,12 @@ class ExplanationParameters(_Message):
 
     passes: int = Field(25, ge=1, le=200, description="Stochastic passes to average over.")
     seed: int = Field(0, ge=0, lt=2**31)
-    map_steps: int = Field(16, ge=1, le=256, description="Integrated-gradient steps.")
+    map_steps: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description="Integrated-gradient steps of a class map; a feature's map takes a quarter.",
+    )
     map_method: str = Field(
         "default",
         pattern="^[a-z][a-z0-9_]{0,39}$",

@@ -52,7 +52,7 @@ _LIMITS: dict[str, Any] = ExplanationParameters.model_json_schema()["properties"
 @click.option("--json", "as_json", is_flag=True, help="Print the document, nothing else.")
 @click.option("--passes", type=int, default=25, show_default=True, help="Stochastic passes.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--map-steps", type=int, default=16, show_default=True, help="Steps of the maps.")
+@click.option("--map-steps", type=int, default=8, show_default=True, help="Steps of the maps.")
 @click.option("--map-method", default="default", show_default=True, help="How maps are made.")
 @click.option(
     "--reader",

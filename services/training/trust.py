@@ -18,6 +18,7 @@ from models.cnn.data import SplitArrays
 from models.cohort.format import Cohort
 from models.cohort.mask_view import view_masks
 from models.evaluation.resampling import multiplicities
+from models.reasons.maps import steps_of
 from models.trial.localisation import trust_card
 from models.trial.mapped import MappedLesions, Masks, Network, Rows, chosen, measure
 from models.voi import Preprocessing
@@ -28,7 +29,7 @@ from wire.explanation import TrustCard
 # Occlusion asks for hundreds of forwards a map: its card is left to an evaluation.
 METHODS = ("integrated_gradients", "gradient_x_input", "smoothgrad", "grad_cam")
 LESIONS = {"feature": 2, "class": 2}  # a feature, a class
-STEPS = 6
+STEPS = 8  # of a class map, as an explanation draws it by default
 DRAWS = 200
 
 
@@ -72,7 +73,8 @@ def trust_cards(
                     tick((done + fraction) / total)
 
             rows: Rows = measure(
-                seen, picks, kind, name, own, Settings(steps=STEPS, seed=seed),
+                seen, picks, kind, name, own,
+                Settings(steps=steps_of(kind, name, STEPS), seed=seed),
                 random=random, seed=seed, tick=part,
             )  # fmt: skip
             cards.append(trust_card(rows, w, split_name))
