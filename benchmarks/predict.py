@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ def measure(
         "rounds": rounds,
         "seconds_a_turn": seconds,
         "client": client_name(),
+        "onnxruntime": version("onnxruntime"),
     }
     report["conditions"] = {"others_cpu_share": round(float(np.median(shares)), 3)}
     return report

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.plots.style import network_title
 from benchmarks.report.markdown import NOTHING, image, number, spreaded, table
-from benchmarks.report.records import at
+from benchmarks.report.records import at, middle
 
 Images = Mapping[str, str]
 
@@ -28,9 +28,28 @@ def explanations(record: Mapping[str, Any], images: Images) -> list[str]:
         "The same attribution work in the bundle's graphs and in torch with Captum, in turns; and "
         "what is delivered, each way at its best.", "",
         *table(["", "found"], rows),
-        *_flat("sweep", record.get("sweep"), "Cost against passes, features, steps and lesions:"),
+        *_sweep(record.get("sweep") or {}),
         *image("explain", "Cost of explanations", images),
+        *image("sweep", "Cost against passes, features, steps and lesions", images),
     ]  # fmt: skip
+
+
+def _sweep(found: Mapping[str, Any]) -> list[str]:
+    """Straight lines: name -> fixed_s, each_s, r2, and the amounts that were tried."""
+    rows = [
+        [
+            name, number(middle(line.get("each_s"))), number(middle(line.get("fixed_s"))),
+            ", ".join(str(v) for v in line.get("amount", [])) or NOTHING,
+            number(middle(line.get("r2"))),
+        ]
+        for name, line in found.items()
+        if isinstance(line, Mapping)
+    ]  # fmt: skip
+    if not rows:
+        return []
+    head = ["one more of", "CPU, s", "for none, s", "tried", "R²"]
+    return ["Cost against one quantity at a time, a straight line through it:", "",
+            *table(head, rows)]  # fmt: skip
 
 
 def variants(record: Mapping[str, Any], images: Images) -> list[str]:

@@ -81,6 +81,7 @@ def test_a_target_is_met_or_missed_by_its_figure(records: dict[str, dict[str, An
         ("torch with Captum", "explain", ("ratios", "cpu_vs_captum", "median"), 0.7, 0.71),
         ("deliverable", "explain", ("ratios", "deliverable_speedup", "median"), 10.0, 9.9),
         ("card", "explain", ("card_p95_s",), 1.0, 1.01),
+        ("straight line", "explain", ("sweep", "steps", "r2"), 0.98, 0.97),
     ],
 )
 def test_bounds(
