@@ -10,8 +10,6 @@ from pathlib import Path
 from benchmarks.report.page import page
 from benchmarks.report.records import NAMES, read_records
 
-MORE = {"sweep": "explain"}  # figures beside that of the record's own name
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -28,9 +26,9 @@ def write(data: Path, out: Path) -> None:
     folder = out.parent / "images" / out.stem
     folder.mkdir(parents=True, exist_ok=True)
     images = {}
-    for name in (*NAMES, *MORE):
+    for name in NAMES:
         figure = data / f"{name}.png"
-        if MORE.get(name, name) in records and figure.is_file():
+        if name in records and figure.is_file():
             shutil.copyfile(figure, folder / figure.name)
             images[name] = os.path.relpath(folder / figure.name, out.parent)
     out.write_text(page(records, images), "utf-8")
