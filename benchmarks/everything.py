@@ -39,7 +39,10 @@ class Step:
 STEPS = (
     Step("cold", "cold start, 1 minute", quick=("--rounds", "1")),
     Step("codec", "reading bodies, half a minute", quick=("--rounds", "1")),
-    Step("variants", "variants of the bundle"),
+    Step(
+        "variants", "variants of the bundle, 2 minutes", args=("--cohort", "build/demo/cohort"),
+        quick=("--rounds", "3", "--each", "2", "--passes", "2"),
+    ),
     Step(
         "predict", "beside the bare model and the peers, 11 minutes",
         quick=("--rounds", "1", "--seconds", "1", "--only", "lesionlens", "--networks", "given"),

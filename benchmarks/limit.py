@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import threading
@@ -26,11 +25,7 @@ from benchmarks.load.closed import Load
 
 
 def limit(onnx: Path, shape: tuple[int, ...], clients: int, seconds: float) -> tuple[Load, float]:
-    """Run this file in a process of its own: what its callers saw, and their CPU-seconds.
-
-    client_cpu of the load is what the process took beside: imports, loading, warm-up.
-    """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """Run this file in a process of its own: what its callers saw, and their CPU-seconds."""
     done = subprocess.run(
         [
             sys.executable, "-m", "benchmarks.limit", str(onnx),
@@ -40,11 +35,8 @@ def limit(onnx: Path, shape: tuple[int, ...], clients: int, seconds: float) -> t
         capture_output=True, text=True, check=True, start_new_session=True,
     )  # fmt: skip
     found = json.loads(done.stdout.splitlines()[-1])
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = float(found["cpu_seconds"])
-    beside = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime - cpu
     seen = tuple((int(v), int(n)) for v, n in found["latencies_us"])
-    return Load(found["requests"], found["seconds"], seen, max(0.0, beside)), cpu
+    return Load(found["requests"], found["seconds"], seen), float(found["cpu_seconds"])
 
 
 def session(onnx: Path, threads: int = 1) -> ort.InferenceSession:

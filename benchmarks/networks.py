@@ -64,7 +64,7 @@ def payload(bundle: Bundle, batch: int) -> NDArray[np.float32]:
 
 def published(home: Path) -> Network:
     """The `wang2019` profile's network as a bundle under `home`, made where it is not there yet."""
-    folder = home / f"wang2019-{_digest()}"
+    folder = home.resolve() / f"wang2019-{_digest()}"
     if not folder.is_dir():
         print("making a bundle of the published network (once, about a minute)", flush=True)
         home.mkdir(parents=True, exist_ok=True)

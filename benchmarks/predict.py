@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -64,26 +65,44 @@ def main() -> None:
     unknown = [s for s in servers if s not in (OURS, *PEERS)]
     if unknown or OURS not in servers:
         parser.error(f"--only takes {OURS} and any of {', '.join(PEERS)}")
+    networks = options.networks.split(",")
+    if not set(networks) <= {GIVEN, PUBLISHED}:
+        parser.error(f"--networks takes {GIVEN} and {PUBLISHED}")
+    servers, left_out = installed(servers)
     if client_name() != "wrk":
         print("wrk is not installed (apt-get install wrk): the load comes from a client in Python")
-    cores = pin(2)
+    about = conditions(pin(2))
     report = measure(
         bundle,
         options.out,
         servers,
-        networks=options.networks.split(","),
+        networks=networks,
         concurrency=[int(c) for c in options.clients.split(",")],
         rounds=options.rounds,
         seconds=options.seconds,
         with_null=not options.no_null,
     )
-    report["conditions"] = conditions(cores) | report["conditions"]
+    report["conditions"] = about | report["conditions"]
+    report["left_out"] = left_out
     path = options.out / "predict.json"
     write_record(path, report, made_by="python -m benchmarks.predict", seed=0)
     from benchmarks.plots.predict import draw
 
     draw(report, path.with_suffix(".png"))
     print(path)
+
+
+def installed(servers: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The servers whose environments are there or could be made; of the others, why not."""
+    left_out: dict[str, str] = {}
+    for name in servers:
+        if name in PEERS:
+            try:
+                python_of(PEERS[name])
+            except RuntimeError as error:
+                left_out[name] = str(error)
+                print(f"{name} is left out: {error}", flush=True)
+    return [name for name in servers if name not in left_out], left_out
 
 
 def measure(
@@ -130,6 +149,7 @@ def measure(
         "rounds": rounds,
         "seconds_a_turn": seconds,
         "client": client_name(),
+        "onnxruntime": version("onnxruntime"),
     }
     report["conditions"] = {"others_cpu_share": round(float(np.median(shares)), 3)}
     return report
@@ -186,6 +206,12 @@ def figures(measured: Measured) -> dict[str, Any]:
     return {
         "ratios": {
             "throughput_vs_inprocess": ratios(measured, OURS, LIMIT, "rates"),
+            # With one client or two the cores are not all busy, and nothing is taken from anybody.
+            "throughput_vs_inprocess_less_client": {
+                c: found
+                for c, found in ratios(measured, OURS, LIMIT, "net_rates").items()
+                if int(c) > 2
+            },
             "cpu_per_request_vs_inprocess": ratios(measured, OURS, LIMIT, "cpu_ms"),
             "vs_peer": {name: ratios(measured, OURS, name, "rates") for name in peers},
             "cpu_vs_peer": {name: ratios(measured, OURS, name, "cpu_ms") for name in peers},

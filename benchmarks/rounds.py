@@ -3,6 +3,7 @@ all of them, and ratios are taken round by round."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,13 @@ class Turns:
     def cpu_ms(self) -> np.ndarray:
         """CPU-milliseconds an answer, a round."""
         return 1e3 * np.array(self.cpu) / np.array([load.requests for load in self.loads])
+
+    @property
+    def net_rates(self) -> np.ndarray:
+        """Answers a second and core that the client, on the same cores, left free; a round."""
+        cores = len(os.sched_getaffinity(0))
+        taken = np.array([load.client_cpu / load.seconds for load in self.loads])
+        return self.rates / np.maximum(cores - taken, 0.1)
 
     def figures(self) -> dict[str, Any]:
         return {
@@ -130,7 +138,7 @@ def _turn(
 
 
 def ratios(measured: Measured, name: str, other: str, of: str) -> dict[str, Any]:
-    """name / other, round by round. of: 'rates' or 'cpu_ms'."""
+    """name / other, round by round. of: 'rates', 'net_rates' or 'cpu_ms'."""
     return {
         str(c): spread(getattr(turns, of) / getattr(measured[other][c], of))
         for c, turns in measured[name].items()

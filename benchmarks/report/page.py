@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.report import rest, serving
+from benchmarks.report import explaining, processes, serving
 from benchmarks.report.markdown import table
 from benchmarks.report.records import NAMES, Records
 from benchmarks.report.targets import targets
@@ -13,14 +13,14 @@ from benchmarks.report.targets import targets
 Section = Callable[[Mapping[str, Any], Mapping[str, str]], list[str]]
 SECTIONS: Mapping[str, Section] = {
     "predict": lambda r, i: serving.predictions(r, i) + serving.nothing(r),
-    "explain": rest.explanations,
-    "variants": rest.variants,
+    "explain": explaining.explanations,
+    "variants": explaining.variants,
     "overload": serving.overload,
-    "scale": rest.scale,
-    "codec": rest.codec,
-    "cold": rest.cold,
-    "probes": rest.probes,
-    "bulk": rest.bulk,
+    "scale": processes.scale,
+    "codec": processes.codec,
+    "cold": processes.cold,
+    "probes": explaining.probes,
+    "bulk": explaining.bulk,
 }
 VERDICTS = {True: "met", False: "**missed**", None: "not measured"}
 

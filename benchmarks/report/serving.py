@@ -54,6 +54,11 @@ def predictions(record: Mapping[str, Any], images: Mapping[str, str]) -> list[st
             ["CPU, onnxruntime alone", *_of(ratios["cpu_per_request_vs_inprocess"], concurrency)],
             ["throughput, onnxruntime alone", *_of(ratios["throughput_vs_inprocess"], concurrency)],
         ]
+        if "throughput_vs_inprocess_less_client" in ratios:
+            net = ratios["throughput_vs_inprocess_less_client"]
+            compared.append(
+                ["the same, per core that the client left free", *_of(net, concurrency)]
+            )
         for peer, by in ratios["vs_peer"].items():
             compared.append([f"throughput, {NAMES.get(peer, peer)}", *_of(by, concurrency)])
         for peer, by in ratios.get("cpu_vs_peer", {}).items():
@@ -67,6 +72,8 @@ def predictions(record: Mapping[str, Any], images: Mapping[str, str]) -> list[st
             for name, about in record["peers"].items()
         ]
         lines.append("")
+    for name, why in (record.get("left_out") or {}).items():
+        lines += [f"{NAMES.get(name, name)} was left out: {why}", ""]
     return lines
 
 

@@ -12,6 +12,7 @@ from benchmarks.report.records import Records, at, middle
 
 BEHIND = ("litserve", "mlserver", "bentoml")  # to be ahead of
 LEVEL = ("mosec", "fastapi")  # to be no worse than by a trace
+STRAIGHT = 0.98
 AT_ONCE_MS = 50.0  # half of the refusals, counted from when the request was due
 
 
@@ -131,6 +132,12 @@ def _explanations(record: Mapping[str, Any] | None) -> Iterator[Target]:
         least=10.0, unit=" ×",
     )  # fmt: skip
     yield _limit("a card, p95", middle(at(record, "card_p95_s")), most=1.0, unit=" s")
+    lines = [middle(at(line, "r2")) for line in (at(record, "sweep") or {}).values()]
+    straight = [r2 for r2 in lines if r2 is not None]
+    yield _limit(
+        "cost grows in a straight line, least R² of the sweeps",
+        min(straight) if straight else None, least=STRAIGHT,
+    )  # fmt: skip
 
 
 def _overload(record: Mapping[str, Any] | None) -> Iterator[Target]:

@@ -34,13 +34,18 @@ def test_equal_records_make_an_equal_page_with_every_section(
 ) -> None:
     text = page(records, {})
     assert text == page(copy.deepcopy(records), {})
-    for title in ("Predictions", "The server's own cost", "Explanations", "Overload", "Scale",
-                  "Reading a body", "Cold start", "How this was made"):  # fmt: skip
+    titles = (
+        "Predictions", "The server's own cost", "Explanations", "Variants of a bundle", "Overload",
+        "Scale", "Reading a body", "Cold start", "How this was made",
+    )  # fmt: skip
+    for title in titles:
         assert f"## {title}\n" in text
     for record in records.values():
         assert record["made_by"] in text
         assert record["when"][:10] in text
     assert "make bench" in text
+    assert "- lesionnet-s, openvino is refused: accuracy falls by 0.02, more than 0.005" in text
+    assert "| feature, 4 steps | 40 | 0.7 (0.6 to 0.8) |" in text
     assert "nan" not in text.lower().split()
     assert "None" not in text
 
@@ -81,6 +86,8 @@ def test_a_target_is_met_or_missed_by_its_figure(records: dict[str, dict[str, An
         ("torch with Captum", "explain", ("ratios", "cpu_vs_captum", "median"), 0.7, 0.71),
         ("deliverable", "explain", ("ratios", "deliverable_speedup", "median"), 10.0, 9.9),
         ("card", "explain", ("card_p95_s",), 1.0, 1.01),
+        ("fastest accepted", "variants", ("ratios", "fast_variant_vs_fp32", "median"), 2.5, 2.4),
+        ("straight line", "explain", ("sweep", "steps", "r2"), 0.98, 0.97),
     ],
 )
 def test_bounds(

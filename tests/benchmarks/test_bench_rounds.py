@@ -66,6 +66,16 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert (cost["min"], cost["max"]) == (2.0, 2.0)
 
 
+def test_what_the_client_takes_is_not_held_against_the_server() -> None:
+    import os
+
+    cores = len(os.sched_getaffinity(0))
+    alone = Turns([Load(100, 1.0, ((1000, 100),))], [1.0])
+    shared = Turns([Load(100, 1.0, ((1000, 100),), 0.5)], [1.0])
+    assert alone.net_rates[0] == pytest.approx(100 / cores)
+    assert shared.net_rates[0] == pytest.approx(100 / (cores - 0.5))
+
+
 def test_figures_of_turns() -> None:
     found = Turns([Load(4, 2.0, ((1000, 3), (9000, 1)), 0.02)], [0.04]).figures()
     assert found["rate"]["median"] == 2.0

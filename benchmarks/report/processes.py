@@ -1,4 +1,4 @@
-"""Sections on everything beside predictions: explanations, variants, scale, bodies, cold starts."""
+"""Sections on the serving processes: how they scale, read a body, and start."""
 
 from __future__ import annotations
 
@@ -7,40 +7,8 @@ from typing import Any
 
 from benchmarks.plots.style import network_title
 from benchmarks.report.markdown import NOTHING, image, number, spreaded, table
-from benchmarks.report.records import at
 
 Images = Mapping[str, str]
-
-
-def explanations(record: Mapping[str, Any], images: Images) -> list[str]:
-    rows = [
-        [name.replace("_", " "), spreaded(value)]
-        for name, value in (record.get("ratios") or {}).items()
-    ]
-    agreement = record.get("agreement") or {}
-    rows += [
-        ["a card, p95", f"{number(record.get('card_p95_s'))} s"],
-        ["maps against Captum's, relative L2: median", number(agreement.get("median"))],
-        ["the same, 95th percentile", number(agreement.get("q95"))],
-    ]
-    return [
-        "## Explanations", "",
-        "The same attribution work in the bundle's graphs and in torch with Captum, in turns; and "
-        "what is delivered, each way at its best.", "",
-        *table(["", "found"], rows),
-        *_flat("sweep", record.get("sweep"), "Cost against passes, features, steps and lesions:"),
-        *image("explain", "Cost of explanations", images),
-    ]  # fmt: skip
-
-
-def variants(record: Mapping[str, Any], images: Images) -> list[str]:
-    lines = ["## Variants of a bundle", ""]
-    ratios = record.get("ratios") or {}
-    lines += table(
-        ["", "found"], [[name.replace("_", " "), spreaded(v)] for name, v in ratios.items()]
-    )
-    lines += _flat("variants", record.get("variants"), "By variant:")
-    return lines + image("variants", "Variants: cost and accuracy", images)
 
 
 def scale(record: Mapping[str, Any], images: Images) -> list[str]:
@@ -143,38 +111,3 @@ def cold(record: Mapping[str, Any], images: Images) -> list[str]:
         + (", ".join(record.get("service_training_packages") or []) or "none") + ".", "",
         *image("cold", "Where a cold start's time goes", images),
     ]  # fmt: skip
-
-
-def probes(record: Mapping[str, Any], images: Images) -> list[str]:
-    rows = [[f"`{n}`", number(v)] for n, v in record["cpu_ms_per_lesion"].items()]
-    return [
-        "## Detectors of features", "",
-        "CPU of one lesion, sizes as published; the published loop beside the closed form that "
-        "gives the same numbers.", "",
-        *table(["detector", "CPU, ms"], rows),
-        *image("probes", "Cost of detectors", images),
-    ]  # fmt: skip
-
-
-def bulk(record: Mapping[str, Any], images: Images) -> list[str]:
-    ways = {"here": record.get("local"), "on a server": record.get("server")}
-    return [
-        "## Cohorts", "",
-        *_flat("", ways, f"`lesionlens explain --cohort` with {record.get('processes')} processes; "
-               "how the figures are meant stands in `benchmarks/bulk.py`:"),
-        *image("bulk", "A cohort explained in bulk", images),
-    ]  # fmt: skip
-
-
-def _flat(name: str, found: Any, title: str) -> list[str]:
-    """Rows of plain figures by key, whatever they are called; lists and texts are left out."""
-    if not isinstance(found, Mapping):
-        return []
-    rows = []
-    for key, row in found.items():
-        for what, value in row.items() if isinstance(row, Mapping) else [("", row)]:
-            plain = isinstance(value, int | float) and not isinstance(value, bool)
-            if plain or at(value if isinstance(value, Mapping) else None, "median") is not None:
-                label = " ".join(part for part in (str(key), str(what)) if part)
-                rows.append([label.replace("_", " "), spreaded(value)])
-    return [title, "", *table([name, "found"], rows)] if rows else []
