@@ -11,7 +11,7 @@ depend on who shared a batch, or on where the model runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.passes import PassRecipe, views
+from models.turns import make_way
 from models.voi import Preprocessing
 
 CHUNK = 8
+GRADIENT_COST = 3
+"""What a row of gradients costs in rows of the classifier, as measured (docs/architecture.md)."""
 
 Weights = Mapping[str, NDArray[np.float32]]
 Found = dict[str, NDArray[np.float32]]
@@ -123,16 +126,22 @@ class Composed:
                         {k: np.tile(w[goal], (len(rows), 1)) for k, w in weights.items()},
                         ["input"],
                     )["input"]
-                    for rows in chunks(images)
+                    for rows in chunks(images, GRADIENT_COST)
                 ]
                 mean[goal] = np.concatenate(slopes).mean(axis=0, dtype=np.float64)
                 change[goal] = difference(end, begin, weights, goal)
         return {"gradient": mean, "change": change}
 
 
-def chunks(x: NDArray[np.float32], size: int = CHUNK) -> list[NDArray[np.float32]]:
-    """x [n, ...] in parts of `size` rows, the last one shorter."""
-    return [x[start : start + size] for start in range(0, len(x), size)]
+def chunks(x: NDArray[np.float32], cost: int = 1) -> Iterator[NDArray[np.float32]]:
+    """x [n, ...] in parts of CHUNK rows, the last one shorter; makes way before each.
+
+    cost: of a row, in rows of the classifier.
+    """
+    for start in range(0, len(x), CHUNK):
+        rows = x[start : start + CHUNK]
+        make_way(len(rows) * cost)
+        yield rows
 
 
 def joined(parts: Sequence[Found], names: Sequence[str]) -> Found:

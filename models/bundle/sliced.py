@@ -24,7 +24,7 @@ from models.graph.first_block import Windows, add_slope, pooled
 from models.graph.flat import flattened
 from models.graph.slices import Whole
 from models.graph.split import Split, split
-from models.recipes import CHUNK, Found, Line, Weights, chunks, difference
+from models.recipes import CHUNK, GRADIENT_COST, Found, Line, Weights, chunks, difference
 
 FLOAT = "tensor(float)"
 
@@ -143,7 +143,7 @@ class Paths:
         p, way = self._places, end - begin
         blends = np.empty((min(len(points), CHUNK), *begin.shape), np.float32)
         totals = [np.zeros_like(begin) for _ in group]
-        for some in chunks(points):
+        for some in chunks(points, GRADIENT_COST * len(group)):
             rows = np.empty((len(some), *self._at_cut), np.float32)
             for share, blend, row in zip(some, blends, rows, strict=False):
                 np.multiply(way, share, out=blend)

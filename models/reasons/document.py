@@ -48,10 +48,11 @@ def explanation_id(lesion_id: str, bundle_hash: str, parameters: ExplanationPara
     return "exp-" + hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def maps_bytes(maps: Mapping[str, NDArray]) -> bytes:
-    """Maps as compressed .npz, keys sorted, without times: the same maps give the same bytes."""
+def maps_bytes(maps: Mapping[str, NDArray], *, compressed: bool = True) -> bytes:
+    """Maps as .npz, keys sorted, without times: the same maps give the same bytes."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: maps[name] for name in sorted(maps)})  # type: ignore[arg-type]
+    write = np.savez_compressed if compressed else np.savez
+    write(buffer, **{name: maps[name] for name in sorted(maps)})  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

@@ -139,7 +139,10 @@ def explain(
         if server:
             _only("work on this machine", {"processes": processes})
         if out is None:
-            raise InputError("where to?", code="wrong_source", field="out", expected="a folder")
+            raise InputError(
+                "one lesion, or where to with all of them?", code="wrong_source", field="out",
+                expected="--lesion ID, or --out FOLDER",
+            )  # fmt: skip
         wish = Wish(
             cohort, out, parameters, split=split, class_id=class_id, limit=limit, bundle=bundle,
             server=server, processes=processes, maps=with_maps, reports=with_reports,

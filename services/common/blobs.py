@@ -28,7 +28,8 @@ class Blobs:
 
     def put(self, key: str, data: bytes) -> None:
         """Store `data`. In a folder: written beside, synced, then renamed."""
-        packed = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(data)
+        # Level 1: images, which are most of it, get no smaller by more.
+        packed = zstandard.ZstdCompressor(level=1, write_checksum=True).compress(data)
         path = self._path(key)
         try:
             if not self._local:

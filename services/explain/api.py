@@ -162,7 +162,7 @@ def build_router(
     @router.get("/{job_id}/maps", responses=_NOT_DONE, summary="All maps, NumPy .npz")
     def maps(job_id: str) -> Response:
         return Response(
-            _read(job_id, keys.MAPS),
+            jobs.maps(jobs.find(job_id)),
             media_type="application/x-npz",
             headers={"Content-Disposition": f'attachment; filename="{job_id}-maps.npz"'},
         )
@@ -174,7 +174,7 @@ def build_router(
     )
     def one_map(job_id: str, name: str) -> Response:
         job = jobs.find(job_id)
-        arrays = maps_from_bytes(jobs.read(job, keys.MAPS))
+        arrays = maps_from_bytes(jobs.maps(job))
         if name not in arrays:
             raise NotFound(
                 "no such map", field="name", found=name[:80], expected=", ".join(sorted(arrays))

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from models.errors import InputError, NotFound, Unavailable
-from models.reasons.explain import explanation_id, maps_from_bytes
+from models.reasons.explain import explanation_id, maps_bytes, maps_from_bytes
 from models.voi import Lesion
 from services.common.blobs import Blobs
 from services.common.broker import Broker
@@ -197,20 +197,35 @@ class Jobs:
                 return cancelled
         raise Unavailable("the job keeps changing hands; try again", retry_after=1)
 
-    def report(self, job: Job) -> bytes:
-        """The page of a done job. Bulk jobs have none until somebody asks: it is made here then."""
-        key = f"{job.result}/{keys.REPORT}"
-        if job.state is not JobState.DONE or job.result is None or self.blobs.exists(key):
-            return self.read(job, keys.REPORT)
-        from models.report.page import render  # its library costs start time
+    def maps(self, job: Job) -> bytes:
+        """All maps of a done job, .npz; of a bulk job they are packed when somebody asks."""
 
-        page = render(
-            Explanation.model_validate_json(self.read(job, keys.DOCUMENT)),
-            self.lesion(job),
-            maps_from_bytes(self.read(job, keys.MAPS)),
-        ).encode("utf-8")
-        self.blobs.put(key, page)
-        return page
+        def make() -> bytes:
+            return maps_bytes(maps_from_bytes(self.read(job, keys.RAW_MAPS)))
+
+        return self._made(job, keys.MAPS, make)
+
+    def report(self, job: Job) -> bytes:
+        """The page of a done job; that of a bulk job is made when somebody asks."""
+
+        def make() -> bytes:
+            from models.report.page import render  # its library costs start time
+
+            document = Explanation.model_validate_json(self.read(job, keys.DOCUMENT))
+            maps = maps_from_bytes(self.maps(job))
+            return render(document, self.lesion(job), maps).encode("utf-8")
+
+        return self._made(job, keys.REPORT, make)
+
+    def _made(self, job: Job, name: str, make: Callable[[], bytes]) -> bytes:
+        """A result that is there, or is made now and kept. Made twice, it has the same bytes."""
+        done = job.state is JobState.DONE and job.result is not None
+        key = f"{job.result}/{name}"
+        if not done or self.blobs.exists(key):
+            return self.read(job, name)
+        data = make()
+        self.blobs.put(key, data)
+        return data
 
     def _hastened(self, job: Job) -> Job:
         """A bulk job that still waits is now waited for by somebody."""

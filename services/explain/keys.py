@@ -15,4 +15,6 @@ def result(job_id: str) -> str:
 DOCUMENT = "document.json"
 MAPS = "maps.npz"
 REPORT = "report.html"
-RESULTS = (DOCUMENT, MAPS, REPORT)
+# What a bulk job leaves in place of MAPS, which are made of it when somebody asks.
+RAW_MAPS = "maps.raw.npz"
+RESULTS = (DOCUMENT, MAPS, RAW_MAPS, REPORT)

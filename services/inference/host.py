@@ -13,7 +13,7 @@ from prometheus_client import Counter, Histogram
 from models.bundle.read import Bundle
 from models.bundle.runtime import OnnxModel, load_model
 from models.model import ModelInfo
-from models.recipes import Draw, Line
+from models.recipes import GRADIENT_COST, Draw, Line
 from models.turns import make_way
 
 T = TypeVar("T")
@@ -33,8 +33,6 @@ RUN_ROWS = Histogram(
     ["call"],
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
 )
-GRADIENT_COST = 3
-"""What a row of gradients costs in rows of the classifier, as measured (docs/architecture.md)."""
 
 
 class Measured:

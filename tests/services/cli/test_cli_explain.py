@@ -184,7 +184,7 @@ def bad(data: Path) -> dict[str, tuple[list[str | Path], str]]:
             [*files(data, "portal_venous", "delayed"), "--arterial", data / "no.nii", *box],
             "no such file",
         ),
-        "no lesion id": (["--cohort", data], "which lesion"),
+        "no lesion id": (["--cohort", data], "--lesion ID, or --out FOLDER"),
         "unknown lesion": (["--cohort", data, "--lesion", "L9"], "L9"),
         "no cohort": (["--lesion", "L1", *whole, *box], "needs --cohort"),
         "passes": ([*whole, *box, "--passes", "0"], "passes: out of range"),

@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 
 from models.bundle.read import Bundle
 from models.bundle.runtime import load_model
-from models.reasons.explain import document_bytes, explain
+from models.reasons.explain import document_bytes, explain, maps_bytes
 from models.report.page import render
 from models.voi import Lesion
 from services.common.blobs import Blobs
@@ -133,12 +133,17 @@ def test_the_answer_is_that_of_a_single_request(site: Site) -> None:
     single = explain(lesion, site.bundle, load_model(site.bundle, 1), ASKED)
     document = site.client.get(f"/v1/explanations/{job_id}/document")
     assert document.content == document_bytes(single.document)
-    # The report was not made before; asked for, it is, and is what a single job's would be.
-    name = f"{keys.result(job_id)}/{keys.REPORT}"
-    assert not site.jobs.blobs.exists(name)
+    # Report and packed maps were not made before; asked for, they are those of a single job.
+    made = {f"{keys.result(job_id)}/{name}" for name in (keys.REPORT, keys.MAPS)}
+    assert not any(site.jobs.blobs.exists(name) for name in made)
     page = site.client.get(f"/v1/explanations/{job_id}/report.html")
     assert page.text == render(single.document, lesion, single.maps)
-    assert site.jobs.blobs.exists(name)
+    maps = site.client.get(f"/v1/explanations/{job_id}/maps")
+    assert maps.content == maps_bytes(single.maps)
+    assert all(site.jobs.blobs.exists(name) for name in made)
+    early = site.accepted(site.lesions[1:2]).jobs[0].id
+    for path in ("report.html", "maps", "document"):
+        assert site.client.get(f"/v1/explanations/{early}/{path}").status_code == 409
     # The same study sent alone is the same job.
     files, box = site.upload
     alone = site.client.post("/v1/explanations", files=files, data=box | QUICK)
