@@ -1,4 +1,4 @@
-"""The bundle's graphs in onnxruntime: the in-process `Model`. The only file that imports it.
+"""The bundle's graphs in onnxruntime: the in-process `Model`; sessions are runtime_sessions'.
 
 `run` of an onnxruntime session may be called from many threads; a session's own thread pool is
 small by default (one), since several calls side by side beat one call on several threads.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.bundle.manifest import CLASSIFIER, GRADIENTS, PARITY
 from models.bundle.parts import ParitySample
+from models.bundle.providers import Execution
 from models.bundle.read import Bundle, read_bundle
+from models.bundle.runtime_sessions import Session, version
+from models.bundle.tensors import asked, checked, largest_error
 from models.errors import BundleError, InputError
 from models.model import ModelInfo
 
@@ -41,55 +43,75 @@ class Graphed(Protocol):
     def parity(self) -> ParitySample: ...
 
 
-class OnnxModel:
-    """models.model.Model over onnxruntime on the CPU, from a checked bundle. Thread-safe."""
+class OnnxClassifier:
+    """classifier.onnx, or a quantised form of it, in a session of onnxruntime. Thread-safe."""
 
-    def __init__(self, bundle: Graphed, threads: int = 1) -> None:
-        self.bundle = bundle
-        self.info: ModelInfo = bundle.info
-        self._classifier = _session(CLASSIFIER, bundle.classifier, threads)
-        self._gradients = _session(GRADIENTS, bundle.gradients, threads)
-        self._outputs = [output.name for output in self._classifier.get_outputs()]
-        _require(CLASSIFIER, self._outputs, ["scores", "logits", *self.info.taps])
-        inputs = [i.name for i in self._gradients.get_inputs()]
-        _require(GRADIENTS, inputs, ["x", "w_logits", *(f"w_{tap}" for tap in self.info.taps)])
-        results = [output.name for output in self._gradients.get_outputs()]
-        _require(GRADIENTS, results, ["grad_input", *(f"grad_{tap}" for tap in self.info.taps)])
+    def __init__(self, info: ModelInfo, data: bytes, execution: Execution, file: str) -> None:
+        self.info = info
+        self._execution = execution
+        self._session = Session(file, data, execution, fixed=True)
+        _require(file, self._session.outputs, ["scores", "logits", *info.taps])
 
     @property
     def runtime(self) -> str:
         """For the provenance, e.g. 'onnxruntime 1.20.0 cpu'."""
-        return f"onnxruntime {ort.__version__} cpu"
+        return f"onnxruntime {version()} {self._execution.provider}"
 
     @property
     def outputs(self) -> list[str]:
         """All names that `forward` can be asked for."""
-        return list(self._outputs)
+        return list(self._session.outputs)
 
     def forward(
         self, x: NDArray[np.float32], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         """x [B, P, X, Y, Z] -> the asked outputs, nothing else is copied. Raises InputError."""
-        x = _check(x, "x", (None, *self.info.input_shape))
-        unknown = [name for name in outputs if name not in self._outputs]
-        if unknown:
-            raise InputError(
-                "no such output",
-                code="unknown_output",
-                field="outputs",
-                found=unknown[0],
-                expected="one of " + ", ".join(self._outputs),
-            )
-        names = list(dict.fromkeys(outputs))
+        x = checked(x, "x", (None, *self.info.input_shape))
+        names = asked(outputs, self._session.outputs)
         if not names:
             return {}
-        return dict(zip(names, self._classifier.run(names, {"x": x}), strict=True))
+        return dict(zip(names, self._session.run(names, {"x": x}), strict=True))
+
+
+class OnnxModel:
+    """models.model.Model over onnxruntime, from a checked bundle. Thread-safe.
+
+    On the CPU with `threads`, unless an execution says where and how.
+    """
+
+    def __init__(
+        self, bundle: Graphed, threads: int = 1, execution: Execution | None = None
+    ) -> None:
+        self.bundle = bundle
+        self.info: ModelInfo = bundle.info
+        execution = execution or Execution(threads)
+        self._classifier = OnnxClassifier(self.info, bundle.classifier, execution, CLASSIFIER)
+        self._gradients = Session(GRADIENTS, bundle.gradients, execution)
+        inputs, results = self._gradients.inputs, self._gradients.outputs
+        _require(GRADIENTS, inputs, ["x", "w_logits", *(f"w_{tap}" for tap in self.info.taps)])
+        _require(GRADIENTS, results, ["grad_input", *(f"grad_{tap}" for tap in self.info.taps)])
+
+    @property
+    def runtime(self) -> str:
+        """For the provenance, e.g. 'onnxruntime 1.20.0 cpu'."""
+        return self._classifier.runtime
+
+    @property
+    def outputs(self) -> list[str]:
+        """All names that `forward` can be asked for."""
+        return self._classifier.outputs
+
+    def forward(
+        self, x: NDArray[np.float32], outputs: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """x [B, P, X, Y, Z] -> the asked outputs, nothing else is copied. Raises InputError."""
+        return self._classifier.forward(x, outputs)
 
     def gradients(
         self, x: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]
     ) -> dict[str, NDArray[np.float32]]:
         """As models.model.Model.gradients; weights left out are zero. Raises InputError."""
-        x = _check(x, "x", (None, *self.info.input_shape))
+        x = checked(x, "x", (None, *self.info.input_shape))
         lengths = {"logits": len(self.info.classes), **self.info.taps}
         unknown = [name for name in weights if name not in lengths]
         if unknown:
@@ -106,7 +128,7 @@ class OnnxModel:
             feed[f"w_{name}"] = (
                 np.zeros((len(x), length), dtype=np.float32)
                 if given is None
-                else _check(given, f"weights.{name}", (len(x), length))
+                else checked(given, f"weights.{name}", (len(x), length))
             )
         taps = list(self.info.taps)
         names = ["grad_input", *(f"grad_{tap}" for tap in taps)]
@@ -143,7 +165,7 @@ class OnnxModel:
             ) from None
         errors: dict[str, float] = {}
         for name, value in outputs.items():
-            error = _largest(value, sample.outputs[name])
+            error = largest_error(value, sample.outputs[name])
             errors[name] = error
             _refuse(name, error, OUTPUT_TOLERANCE)
         for name, value in found.items():
@@ -154,60 +176,23 @@ class OnnxModel:
         return errors
 
 
-def load_model(source: Bundle | Path | str, threads: int = 1) -> OnnxModel:
-    """Open a bundle, build its sessions, check parity on the stored sample. Raises BundleError."""
+def load_model(
+    source: Bundle | Path | str, threads: int = 1, execution: Execution | None = None
+) -> OnnxModel:
+    """Open a bundle, build its sessions, check parity on the stored sample.
+
+    Raises BundleError, and InputError where the execution's provider is not installed.
+    """
     bundle = source if isinstance(source, Bundle) else read_bundle(source)
-    model = OnnxModel(bundle, threads)
+    model = OnnxModel(bundle, threads, execution)
     model.check_parity()
     return model
-
-
-def _session(name: str, data: bytes, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
-    # Idle threads must sleep: other sessions and processes share the cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception:  # onnxruntime raises many types of its own; none is fit for a user
-        raise BundleError(
-            "onnxruntime cannot open the graph", code="bundle_manifest", field=name
-        ) from None
 
 
 def _require(file: str, present: Sequence[str], needed: Sequence[str]) -> None:
     absent = [name for name in needed if name not in present]
     if absent:
         raise BundleError(f"the graph has no {absent[0]!r}", code="bundle_manifest", field=file)
-
-
-def _check(value: Any, field: str, shape: Sequence[int | None]) -> NDArray[np.float32]:
-    """A finite float32 array of the shape; None stands for any length of at least one."""
-    if not isinstance(value, np.ndarray) or value.dtype != np.float32:
-        found = str(value.dtype) if isinstance(value, np.ndarray) else type(value).__name__
-        raise InputError(
-            "wrong type", code="wrong_dtype", field=field, found=found, expected="float32"
-        )
-    fits = value.ndim == len(shape) and all(
-        (n > 0 if wanted is None else n == wanted)
-        for n, wanted in zip(value.shape, shape, strict=True)
-    )
-    if not fits:
-        raise InputError(
-            "wrong shape",
-            code="wrong_shape",
-            field=field,
-            found=str(list(value.shape)),
-            expected="[" + ", ".join("n" if n is None else str(n) for n in shape) + "]",
-        )
-    if not np.isfinite(value).all():
-        raise InputError(
-            "holds NaN or infinity", code="not_finite", field=field, expected="finite numbers"
-        )
-    return np.ascontiguousarray(value)
 
 
 def _refuse(name: str, error: float, tolerance: float) -> None:
@@ -219,13 +204,6 @@ def _refuse(name: str, error: float, tolerance: float) -> None:
             found=f"error {error:.2g}",
             expected=f"at most {tolerance:g}",
         )
-
-
-def _largest(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    if found.shape != expected.shape:
-        return float("inf")
-    scale = max(1.0, float(np.abs(expected).max(initial=0)))
-    return float(np.abs(found.astype(np.float64) - expected).max(initial=0)) / scale
 
 
 def _gradient_errors(
