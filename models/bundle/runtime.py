@@ -1,4 +1,4 @@
-"""The bundle's graphs in onnxruntime: the in-process `Model`; sessions are runtime_sessions'.
+"""The bundle's graphs in onnxruntime: the in-process `Model`; runtime_sessions opens its sessions.
 
 `run` of an onnxruntime session may be called from many threads; a session's own thread pool is
 small by default (one), since several calls side by side beat one call on several threads.
@@ -18,7 +18,9 @@ from models.bundle.parts import ParitySample
 from models.bundle.providers import Execution
 from models.bundle.read import Bundle, read_bundle
 from models.bundle.runtime_sessions import Session, version
-from models.bundle.tensors import asked, checked, largest_error
+from models.bundle.tensors import asked
+from models.bundle.tensors import checked as _check
+from models.bundle.tensors import largest_error as _largest
 from models.errors import BundleError, InputError
 from models.model import ModelInfo
 
@@ -43,36 +45,6 @@ class Graphed(Protocol):
     def parity(self) -> ParitySample: ...
 
 
-class OnnxClassifier:
-    """classifier.onnx, or a quantised form of it, in a session of onnxruntime. Thread-safe."""
-
-    def __init__(self, info: ModelInfo, data: bytes, execution: Execution, file: str) -> None:
-        self.info = info
-        self._execution = execution
-        self._session = Session(file, data, execution, fixed=True)
-        _require(file, self._session.outputs, ["scores", "logits", *info.taps])
-
-    @property
-    def runtime(self) -> str:
-        """For the provenance, e.g. 'onnxruntime 1.20.0 cpu'."""
-        return f"onnxruntime {version()} {self._execution.provider}"
-
-    @property
-    def outputs(self) -> list[str]:
-        """All names that `forward` can be asked for."""
-        return list(self._session.outputs)
-
-    def forward(
-        self, x: NDArray[np.float32], outputs: Sequence[str]
-    ) -> dict[str, NDArray[np.float32]]:
-        """x [B, P, X, Y, Z] -> the asked outputs, nothing else is copied. Raises InputError."""
-        x = checked(x, "x", (None, *self.info.input_shape))
-        names = asked(outputs, self._session.outputs)
-        if not names:
-            return {}
-        return dict(zip(names, self._session.run(names, {"x": x}), strict=True))
-
-
 class OnnxModel:
     """models.model.Model over onnxruntime, from a checked bundle. Thread-safe.
 
@@ -82,36 +54,44 @@ class OnnxModel:
     def __init__(
         self, bundle: Graphed, threads: int = 1, execution: Execution | None = None
     ) -> None:
+        execution = execution or Execution(threads)
+        self.execution = execution
         self.bundle = bundle
         self.info: ModelInfo = bundle.info
-        execution = execution or Execution(threads)
-        self._classifier = OnnxClassifier(self.info, bundle.classifier, execution, CLASSIFIER)
+        self._classifier = Session(CLASSIFIER, bundle.classifier, execution, fixed=True)
         self._gradients = Session(GRADIENTS, bundle.gradients, execution)
-        inputs, results = self._gradients.inputs, self._gradients.outputs
+        self._outputs = [output.name for output in self._classifier.get_outputs()]
+        _require(CLASSIFIER, self._outputs, ["scores", "logits", *self.info.taps])
+        inputs = [i.name for i in self._gradients.get_inputs()]
         _require(GRADIENTS, inputs, ["x", "w_logits", *(f"w_{tap}" for tap in self.info.taps)])
+        results = [output.name for output in self._gradients.get_outputs()]
         _require(GRADIENTS, results, ["grad_input", *(f"grad_{tap}" for tap in self.info.taps)])
 
     @property
     def runtime(self) -> str:
         """For the provenance, e.g. 'onnxruntime 1.20.0 cpu'."""
-        return self._classifier.runtime
+        return f"onnxruntime {version()} {self.execution.provider}"
 
     @property
     def outputs(self) -> list[str]:
         """All names that `forward` can be asked for."""
-        return self._classifier.outputs
+        return list(self._outputs)
 
     def forward(
         self, x: NDArray[np.float32], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         """x [B, P, X, Y, Z] -> the asked outputs, nothing else is copied. Raises InputError."""
-        return self._classifier.forward(x, outputs)
+        x = _check(x, "x", (None, *self.info.input_shape))
+        names = asked(outputs, self._outputs)
+        if not names:
+            return {}
+        return dict(zip(names, self._classifier.run(names, {"x": x}), strict=True))
 
     def gradients(
         self, x: NDArray[np.float32], weights: Mapping[str, NDArray[np.float32]]
     ) -> dict[str, NDArray[np.float32]]:
         """As models.model.Model.gradients; weights left out are zero. Raises InputError."""
-        x = checked(x, "x", (None, *self.info.input_shape))
+        x = _check(x, "x", (None, *self.info.input_shape))
         lengths = {"logits": len(self.info.classes), **self.info.taps}
         unknown = [name for name in weights if name not in lengths]
         if unknown:
@@ -128,7 +108,7 @@ class OnnxModel:
             feed[f"w_{name}"] = (
                 np.zeros((len(x), length), dtype=np.float32)
                 if given is None
-                else checked(given, f"weights.{name}", (len(x), length))
+                else _check(given, f"weights.{name}", (len(x), length))
             )
         taps = list(self.info.taps)
         names = ["grad_input", *(f"grad_{tap}" for tap in taps)]
@@ -165,7 +145,7 @@ class OnnxModel:
             ) from None
         errors: dict[str, float] = {}
         for name, value in outputs.items():
-            error = largest_error(value, sample.outputs[name])
+            error = _largest(value, sample.outputs[name])
             errors[name] = error
             _refuse(name, error, OUTPUT_TOLERANCE)
         for name, value in found.items():

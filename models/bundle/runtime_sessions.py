@@ -39,11 +39,17 @@ class Session:
         check_provider(execution)
         self._execution = execution
         self._session = _open(name, data, execution, graph=False)
-        self.inputs = [i.name for i in self._session.get_inputs()]
-        self.outputs = [o.name for o in self._session.get_outputs()]
         self._captured = None
         if fixed and execution.on_gpu and execution.graphs:
             self._captured = _Captured(_open(name, data, execution, graph=True), execution.device)
+
+    def get_inputs(self) -> list[Any]:
+        """Each with a name and a shape, as onnxruntime gives them."""
+        return list(self._session.get_inputs())
+
+    def get_outputs(self) -> list[Any]:
+        """As get_inputs."""
+        return list(self._session.get_outputs())
 
     def run(self, names: Sequence[str], feed: Feed) -> list[NDArray[np.float32]]:
         """The named outputs, in host memory."""
@@ -69,7 +75,6 @@ class _Captured:
 
     def __init__(self, session: Any, device: int) -> None:
         self._session, self._device = session, device
-        self._names = [o.name for o in session.get_outputs()]
         self._lock = threading.Lock()
         self._binding: Any = None
         self._inputs: dict[str, Any] = {}

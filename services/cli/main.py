@@ -51,6 +51,7 @@ _EXTRAS = {
     "monai": "train",
     "onnx": "train",
     "matplotlib": "train",
+    "openvino": "openvino",
     "bentoml": "inference",
     "fastapi": "inference",
     "celery": "explain",

@@ -96,10 +96,14 @@ class RemoteModel:
             array = np.ascontiguousarray(value, dtype=np.float32)
             tensor = oip.InferInput(name, list(array.shape), "FP32")
             inputs.append(tensor.set_data_from_numpy(array, binary_data=True))
+        # Explanations are of fp32, whatever the service answers predictions with.
+        asked = {"precision": "fp32"}
         wanted = [oip.InferRequestedOutput(name, binary_data=True) for name in names]
         _ = self.info  # tells the version to ask for
         result = self._call(
-            lambda c: c.infer(model, inputs, model_version=self._version, outputs=wanted)
+            lambda c: c.infer(
+                model, inputs, model_version=self._version, outputs=wanted, parameters=asked
+            )
         )
         answered = result.get_response().get("parameters", {}).get("bundle")
         if answered is not None and answered != self._bundle:

@@ -13,7 +13,10 @@ import socket
 import sys
 from typing import Any
 
+from models.bundle.precision import load_variant
+from models.bundle.read import Bundle
 from models.bundle.runtime import load_model
+from models.bundle.variant import FP32
 from models.errors import InputError, LensError
 from services.common.bundles import Bundles
 from services.common.configured import read_settings
@@ -25,7 +28,7 @@ def main() -> None:
     """Check, then supervise until SIGTERM or SIGINT."""
     try:
         settings = read_settings()
-        load_model(Bundles(settings).served(), settings.threads)
+        _check(Bundles(settings).served(), settings)
         host = _address(settings.host, settings.port)
         home = _home(settings)
     except LensError as error:
@@ -42,6 +45,13 @@ def main() -> None:
     supervisor.serve_http(host=host, port=settings.port)
     if was_refused():
         sys.exit(EXIT_CODE)
+
+
+def _check(bundle: Bundle, settings: Settings) -> None:
+    """The bundle as it will be served: its parity, provider and precision. Raises LensError."""
+    model = load_model(bundle, settings.threads, settings.execution)
+    if settings.precision != FP32:
+        load_variant(bundle, settings.precision, model, threads=settings.threads)
 
 
 def _address(host: str, port: int) -> str:

@@ -90,6 +90,7 @@ class Core:
         """Check and run. The caller holds a place from `fleet.admit`. Raises LensError."""
         served, host = await self.host(model, version)
         names, binary = asked(request, served, host)
+        precision = served.precision(host, request.parameters)
         check_inputs(request.inputs, served.inputs(host), served.required)
         found = await self.fleet.run(served.run, host, request.inputs, names, request.parameters)
         return InferResponse(
@@ -98,7 +99,7 @@ class Core:
             outputs={name: found[name] for name in names},
             binary=binary,
             id=request.id,
-            parameters={"bundle": host.bundle.hash},
+            parameters={"bundle": host.bundle.hash, "precision": precision},
         )
 
 

@@ -85,8 +85,10 @@ class Fleet:
         return [*first, *(h for h in reversed(self._hosts) if h not in first)]
 
     async def load(self) -> ModelHost:
-        """Load the first bundle and open the pool. Raises BundleError."""
+        """Load the first bundle and open the pool. Raises BundleError, and InputError where it does
+        not serve the settings' precision."""
         host = await self._load(self._first.hash, lambda: self._first)
+        await asyncio.to_thread(host.at, host.precision)
         self._pool = ThreadPoolExecutor(self.settings.sessions, thread_name_prefix="inference")
         self._current = host
         return host
@@ -94,9 +96,12 @@ class Fleet:
     async def swap(self, bundle: str) -> ModelHost:
         """Make the bundle of this hash the current one, loaded and warm before anybody sees it.
 
-        Raises BundleError, and then everything is as before.
+        Raises BundleError, or InputError where it does not serve the settings' precision; then
+        everything is as before.
         """
-        self._current = await self._load(bundle, lambda: self.bundles.of(bundle))
+        host = await self._load(bundle, lambda: self.bundles.of(bundle))
+        await asyncio.to_thread(host.at, host.precision)
+        self._current = host
         self._hosts[bundle] = self._current
         self._trim()
         return self._current
@@ -135,7 +140,7 @@ class Fleet:
         return await asyncio.shield(task)
 
     async def _read(self, bundle: str, opened: Callable[[], Bundle]) -> ModelHost:
-        host = await asyncio.to_thread(lambda: ModelHost(opened(), self.settings.threads))
+        host = await asyncio.to_thread(lambda: _host(opened(), self.settings))
         LOADED.inc()
         log.info("bundle %s loaded and warm in %.2f s", bundle, host.load_seconds)
         self._hosts[bundle] = host
@@ -185,6 +190,16 @@ class Fleet:
             raise Unavailable("the model is loading", code="not_ready", retry_after=2)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, partial(call, *arguments, **named))
+
+
+def _host(bundle: Bundle, settings: Settings) -> ModelHost:
+    return ModelHost(
+        bundle,
+        settings.threads,
+        execution=settings.execution,
+        precision=settings.precision,
+        streams=settings.sessions,
+    )
 
 
 def _unknown(bundle: str, current: ModelHost) -> NotFound:

@@ -1,6 +1,7 @@
 """What is served under Open Inference Protocol: each model a name, its tensors, and how it runs.
 
-`classifier`: x -> scores, logits, every tap and '<tap>_map'.
+`classifier`: x -> scores, logits, every tap and '<tap>_map'; parameter precision: fp32, or an
+              accepted variant of the bundle
 `gradients`:  x, w_logits, w_<tap> -> grad_input, grad_<tap>; weights that are left out are zero.
 
 A new model is an entry of SERVED, nothing else.
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle.variant import FP32, PRECISIONS
 from services.inference.host import ModelHost
+from services.inference.oip_codec import CodecError
 
 Tensors = Mapping[str, NDArray[np.float32]]
 Shapes = Mapping[str, Sequence[int]]
@@ -27,7 +30,8 @@ class Served:
 
     inputs, outputs: name -> shape, -1 for the batch axis. required: inputs that must be there; the
     others count as zero. default: outputs of a request that names none. run(host, inputs, names,
-    parameters) -> the named outputs; it is called in a thread of the pool.
+    parameters) -> the named outputs; it is called in a thread of the pool. variants: another precision
+    than fp32 may answer.
     """
 
     name: str
@@ -36,6 +40,25 @@ class Served:
     required: tuple[str, ...]
     default: tuple[str, ...]
     run: Callable[[ModelHost, Tensors, Sequence[str], Mapping[str, Any]], dict[str, NDArray]]
+    variants: bool = False
+
+    def precision(self, host: ModelHost, parameters: Mapping[str, Any]) -> str:
+        """What answers a request with these parameters: the one that it asks for, else the host's.
+
+        Raises CodecError where another than fp32 is asked of a model that has no variants.
+        """
+        asked = parameters.get("precision")
+        if asked is None:
+            return host.precision if self.variants else FP32
+        if not isinstance(asked, str) or (asked != FP32 and not self.variants):
+            raise CodecError(
+                "not at this precision",
+                code="variant_unknown",
+                field="precision",
+                found=str(asked)[:40],
+                expected="one of " + ", ".join(PRECISIONS) if self.variants else FP32,
+            )
+        return asked
 
 
 def _x(host: ModelHost) -> Shapes:
@@ -49,9 +72,10 @@ def _weighed(host: ModelHost) -> Shapes:
 
 
 def _classify(
-    host: ModelHost, inputs: Tensors, names: Sequence[str], _: Mapping[str, Any]
+    host: ModelHost, inputs: Tensors, names: Sequence[str], parameters: Mapping[str, Any]
 ) -> dict[str, NDArray]:
-    return host.model.forward(inputs["x"], names)
+    precision = SERVED["classifier"].precision(host, parameters)
+    return host.at(precision).forward(inputs["x"], names)
 
 
 def _differentiate(
@@ -72,6 +96,7 @@ SERVED: Mapping[str, Served] = {
             required=("x",),
             default=("scores", "logits"),
             run=_classify,
+            variants=True,
         ),
         Served(
             name="gradients",
