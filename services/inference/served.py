@@ -30,8 +30,8 @@ class Served:
 
     inputs, outputs: name -> shape, -1 for the batch axis. required: inputs that must be there; the
     others count as zero. default: outputs of a request that names none. run(host, inputs, names,
-    parameters) -> the named outputs; it is called in a thread of the pool. variants: another precision
-    than fp32 may answer.
+    parameters) -> the named outputs; it is called in a thread of the pool. variants: another
+    precision than fp32 may answer.
     """
 
     name: str
