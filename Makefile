@@ -66,6 +66,7 @@ eval: setup ## everything that is claimed, measured (up to an hour on two cores;
 bench: setup ## cost of a prediction beside the bare model, and of a cold start -> build/bench/*.json
 	@$(BIN)/python -m benchmarks.cold --bundle build/demo/bundle --out build/bench
 	@$(BIN)/python -m benchmarks.predict --bundle build/demo/bundle --out build/bench
+	@$(BIN)/python -m benchmarks.variants --bundle build/demo/bundle --cohort build/demo/cohort --out build/bench
 	@$(BIN)/python -m benchmarks.probes --out build/bench
 	@$(BIN)/python -m benchmarks.explain --bundle build/demo/bundle --out build/bench
 

@@ -64,7 +64,8 @@ def make_variant(
         split = _validation(cohort, bundle, stages)
         stages.result(f"{len(split)} validation lesions" + _synthetic(cohort))
 
-    graph, calibration = None, {}
+    graph: bytes | None = None
+    calibration: dict[str, float | int | str] = {}
     if chosen.quantised:
         with stages.stage("quantise", "calibrating on training lesions"):
             rows = _calibration(cohort, bundle, seed, stages)
