@@ -14,6 +14,9 @@ import tritonclient.http as oip
 from models.bundle.precision import VariantModel, load_variant
 from models.bundle.runtime import OnnxModel, load_model
 from models.bundle.write import write_bundle
+from models.reasons.predict import predict
+from models.voi import extract
+from models.volume import Box, Study
 from services.common.remote import RemoteModel
 from tests.models.bundle import tiny_onnx
 from tests.support.front_server import Front, await_ready, free_port, start_front, stop
@@ -129,18 +132,26 @@ def test_explanations_read_fp32_whatever_the_setting(served: Front, fp32: OnnxMo
         np.testing.assert_array_equal(remote.forward(X, [name])[name], value)
 
 
-def test_a_prediction_says_its_precision(served: Front, files) -> None:
-    def predict(**fields: str) -> httpx.Response:
+def test_a_prediction_says_its_precision(served: Front, files, volumes, fp32, variants) -> None:
+    bundle = fp32.bundle
+    lesion = extract(
+        Study.make(volumes, Box.parse(BOX), bundle.manifest.phases), bundle.preprocessing
+    )
+
+    def asked(**fields: str) -> httpx.Response:
         return httpx.post(
             f"{served.url}/v1/predictions", files=files, data={"box": BOX, **fields}, timeout=30
         )
 
-    default, exact = predict(), predict(precision="fp32")
+    default, exact = asked(), asked(precision="fp32")
     assert default.json()["precision"] == SET
     assert exact.json()["precision"] == "fp32"
+    for answer, model in ((default, variants[SET]), (exact, fp32)):
+        expected = predict(lesion, bundle, model)
+        assert answer.json()["class_id"] == expected.class_id
+        assert answer.json()["logits"] == pytest.approx(expected.logits, abs=1e-3)
     assert default.json()["logits"] != exact.json()["logits"]
-    assert default.json()["logits"] == pytest.approx(exact.json()["logits"], abs=0.5)
-    refused = predict(precision="openvino-bf16")
+    refused = asked(precision="openvino-bf16")
     assert refused.status_code == 422
     assert refused.json()["type"].endswith("variant_refused")
     by_query = httpx.post(
