@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # A CPU build is enough everywhere but in `train` on a GPU machine; see README, 'Installing torch'.
 TORCH  ?= torch==2.13.0
-EXTRAS := train,inference,explain,local,dicom,import,register,dev
+EXTRAS := train,inference,explain,local,openvino,dicom,import,register,dev
 PORT   ?= 3000
 REDIS_PORT ?= 6390
 BUNDLE ?=

@@ -1,4 +1,4 @@
-"""The bundle's graphs in onnxruntime: the in-process `Model`. The only file that imports it.
+"""The bundle's graphs in onnxruntime: the in-process `Model`; runtime_sessions opens its sessions.
 
 `run` of an onnxruntime session may be called from many threads; a session's own thread pool is
 small by default (one), since several calls side by side beat one call on several threads.
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.bundle.manifest import CLASSIFIER, GRADIENTS, PARITY
 from models.bundle.parts import ParitySample
+from models.bundle.providers import Execution
 from models.bundle.read import Bundle, read_bundle
+from models.bundle.runtime_sessions import Session, version
 from models.bundle.sliced import slices
+from models.bundle.tensors import asked
+from models.bundle.tensors import checked as _check
+from models.bundle.tensors import largest_error as _largest
 from models.errors import BundleError, InputError
 from models.model import ModelInfo
 from models.recipes import Composed, Draw, Found, Line, Weights, chunks, joined
@@ -44,14 +48,21 @@ class Graphed(Protocol):
 
 
 class OnnxModel(Composed):
-    """models.model.Model over onnxruntime on the CPU, from a checked bundle. Thread-safe."""
+    """models.model.Model over onnxruntime, from a checked bundle. Thread-safe.
 
-    def __init__(self, bundle: Graphed, threads: int = 1) -> None:
+    On the CPU with `threads`, unless an execution says where and how.
+    """
+
+    def __init__(
+        self, bundle: Graphed, threads: int = 1, execution: Execution | None = None
+    ) -> None:
+        execution = execution or Execution(threads)
+        self.execution = execution
         self.bundle = bundle
         self.info: ModelInfo = bundle.info
         classifier, gradients = bundle.classifier, bundle.gradients
-        self._classifier = _session(CLASSIFIER, classifier, threads)
-        self._gradients = _session(GRADIENTS, gradients, threads)
+        self._classifier = Session(CLASSIFIER, classifier, execution, fixed=True)
+        self._gradients = Session(GRADIENTS, gradients, execution)
         self._outputs = [output.name for output in self._classifier.get_outputs()]
         _require(CLASSIFIER, self._outputs, ["scores", "logits", *self.info.taps])
         inputs = [i.name for i in self._gradients.get_inputs()]
@@ -61,13 +72,13 @@ class OnnxModel(Composed):
         self._lengths = {"logits": len(self.info.classes), **self.info.taps}
         self._heads, self._paths = slices(
             classifier, gradients, self._lengths, self.info.input_shape,
-            lambda data: _session(GRADIENTS, data, threads),
+            lambda data: Session(GRADIENTS, data, execution),
         )  # fmt: skip
 
     @property
     def runtime(self) -> str:
         """For the provenance, e.g. 'onnxruntime 1.20.0 cpu'."""
-        return f"onnxruntime {ort.__version__} cpu"
+        return f"onnxruntime {version()} {self.execution.provider}"
 
     @property
     def outputs(self) -> list[str]:
@@ -79,8 +90,7 @@ class OnnxModel(Composed):
     ) -> dict[str, NDArray[np.float32]]:
         """x [B, P, X, Y, Z] -> the asked outputs, nothing else is copied. Raises InputError."""
         x = _check(x, "x", (None, *self.info.input_shape))
-        _known(outputs, self._outputs, "outputs")
-        names = list(dict.fromkeys(outputs))
+        names = asked(outputs, self._outputs)
         if not names:
             return {}
         return dict(zip(names, self._classifier.run(names, {"x": x}), strict=True))
@@ -210,28 +220,17 @@ class OnnxModel(Composed):
         return {"paths": (np.concatenate([f["gradient"] for f in found]), expected)}
 
 
-def load_model(source: Bundle | Path | str, threads: int = 1) -> OnnxModel:
-    """Open a bundle, build its sessions, check parity on the stored sample. Raises BundleError."""
+def load_model(
+    source: Bundle | Path | str, threads: int = 1, execution: Execution | None = None
+) -> OnnxModel:
+    """Open a bundle, build its sessions, check parity on the stored sample.
+
+    Raises BundleError, and InputError where the execution's provider is not installed.
+    """
     bundle = source if isinstance(source, Bundle) else read_bundle(source)
-    model = OnnxModel(bundle, threads)
+    model = OnnxModel(bundle, threads, execution)
     model.check_parity()
     return model
-
-
-def _session(name: str, data: bytes, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
-    # Idle threads must sleep: other sessions and processes share the cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception:  # onnxruntime raises many types of its own; none is fit for a user
-        raise BundleError(
-            "onnxruntime cannot open the graph", code="bundle_manifest", field=name
-        ) from None
 
 
 def _require(file: str, present: Sequence[str], needed: Sequence[str]) -> None:
@@ -252,32 +251,6 @@ def _known(names: Iterable[str], known: Collection[str], field: str) -> None:
         )
 
 
-def _check(value: Any, field: str, shape: Sequence[int | None]) -> NDArray[np.float32]:
-    """A finite float32 array of the shape; None stands for any length of at least one."""
-    if not isinstance(value, np.ndarray) or value.dtype != np.float32:
-        found = str(value.dtype) if isinstance(value, np.ndarray) else type(value).__name__
-        raise InputError(
-            "wrong type", code="wrong_dtype", field=field, found=found, expected="float32"
-        )
-    fits = value.ndim == len(shape) and all(
-        (n > 0 if wanted is None else n == wanted)
-        for n, wanted in zip(value.shape, shape, strict=True)
-    )
-    if not fits:
-        raise InputError(
-            "wrong shape",
-            code="wrong_shape",
-            field=field,
-            found=str(list(value.shape)),
-            expected="[" + ", ".join("n" if n is None else str(n) for n in shape) + "]",
-        )
-    if not np.isfinite(value).all():
-        raise InputError(
-            "holds NaN or infinity", code="not_finite", field=field, expected="finite numbers"
-        )
-    return np.ascontiguousarray(value)
-
-
 def _refuse(name: str, error: float, tolerance: float) -> None:
     if not error <= tolerance:  # NaN is refused too
         raise BundleError(
@@ -287,13 +260,6 @@ def _refuse(name: str, error: float, tolerance: float) -> None:
             found=f"error {error:.2g}",
             expected=f"at most {tolerance:g}",
         )
-
-
-def _largest(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    if found.shape != expected.shape:
-        return float("inf")
-    scale = max(1.0, float(np.abs(expected).max(initial=0)))
-    return float(np.abs(found.astype(np.float64) - expected).max(initial=0)) / scale
 
 
 def _gradient_errors(

@@ -19,6 +19,7 @@ class PredictionResponse(_Message):
     """Answer of POST /v1/predictions. One deterministic pass; explanations average many."""
 
     bundle: str
+    precision: str = Field("fp32", description="What computed it: fp32, or a variant's kind.")
     synthetic: bool
     class_id: str
     label: str

@@ -27,6 +27,7 @@ from wire.api import (
 from wire.bundle import Manifest
 from wire.cohort import CohortFile
 from wire.explanation import Explanation
+from wire.variant import VariantRecord
 
 FOLDER = Path(__file__).resolve().parents[1]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -35,6 +36,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "explanation": Explanation,
     "cohort": CohortFile,
     "bundle": Manifest,
+    "variant": VariantRecord,
 }
 API: tuple[type[BaseModel], ...] = (
     PredictionResponse,

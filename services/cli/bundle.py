@@ -7,7 +7,7 @@ import json
 import click
 
 from models.bundle.read import Bundle, read_bundle
-from services.cli import bundle_states
+from services.cli import bundle_states, bundle_variants
 from services.common.configured import read_settings
 from services.common.store import resolve
 
@@ -19,7 +19,8 @@ WHERE = (
 
 @click.group()
 def bundle() -> None:
-    """Verify and describe model bundles; list, promote, roll back and archive stored ones.
+    """Verify and describe model bundles; list, promote, roll back and archive stored ones; make
+    faster variants.
 
     A bundle is a folder with two ONNX graphs, the feature probes, the reference activations, a
     model card, and a manifest with a checksum of every file. It is the only thing that passes from
@@ -69,6 +70,8 @@ for command in (
     bundle_states.rollback,
     bundle_states.archive,
     bundle_states.history,
+    bundle_variants.variant,
+    bundle_variants.variants,
 ):
     bundle.add_command(command)
 

@@ -55,6 +55,7 @@ _EXTRAS = {
     "monai": "train",
     "onnx": "train",
     "matplotlib": "train",
+    "openvino": "openvino",
     "bentoml": "inference",
     "fastapi": "inference",
     "celery": "explain",

@@ -31,8 +31,9 @@ CLASSIFIER, GRADIENTS, PASSES, PATHS = "classifier", "gradients", "passes", "pat
 _ERRORS: dict[int, type[LensError]] = {404: NotFound, 413: TooLarge}
 
 
-# The numbers of an explanation do not depend on whose rows share a run of the graph.
-_ALONE = {"alone": True}
+# The numbers of an explanation do not depend on whose rows share a run of the graph, and are of
+# fp32, whatever the service answers predictions with.
+_OURS = {"alone": True, "precision": "fp32"}
 
 
 class _Lost(Exception):
@@ -159,7 +160,7 @@ class RemoteModel(Composed):
                 inputs,
                 model_version=self._version,
                 outputs=wanted,
-                parameters=_ALONE | dict(parameters or {}),
+                parameters=_OURS | dict(parameters or {}),
             )
         )
         answered = result.get_response().get("parameters", {}).get("bundle")

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.bundle.providers import Execution, Provider
+
 
 def _text(value: Any) -> Any:
     """A Path is as good as its text."""
@@ -66,6 +68,21 @@ class Settings(BaseSettings):
     max_volume_mb: int = Field(1024, description="Largest volume once decompressed, a phase.")
     threads: int = Field(1, ge=1, description="Intra-op threads of one inference session.")
     sessions: int = Field(2, ge=1, description="Inference calls that run side by side.")
+    precision: str = Field(
+        "fp32",
+        description="What answers a prediction that asks for no precision: fp32, or an accepted "
+        "variant of the bundle (int8, openvino-fp32, openvino-bf16, openvino-int8).",
+    )
+    providers: Provider = Field(
+        "cpu",
+        description="Where onnxruntime runs fp32: cpu, cuda or tensorrt; the latter two need the "
+        "package onnxruntime-gpu.",
+    )
+    gpu: int = Field(0, ge=0, description="Number of the GPU.")
+    gpu_memory_mb: int = Field(
+        0, ge=0, description="Most GPU memory that a session's arena takes; 0: no limit."
+    )
+    cuda_graphs: bool = Field(False, description="Replay a captured CUDA graph for batches of one.")
     queue: int = Field(32, ge=0, description="Inference requests that may wait; beyond: 503.")
     chunk_rows: int = Field(
         4,
@@ -111,6 +128,18 @@ class Settings(BaseSettings):
     @property
     def redis(self) -> str:
         return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def execution(self) -> Execution:
+        """How onnxruntime runs a bundle's graphs. Built TensorRT engines are kept in home."""
+        return Execution(
+            threads=self.threads,
+            provider=self.providers,
+            device=self.gpu,
+            memory_mb=self.gpu_memory_mb,
+            graphs=self.cuda_graphs,
+            engines=self.home / "engines" if self.providers == "tensorrt" else None,
+        )
 
     @property
     def inference(self) -> str:

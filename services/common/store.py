@@ -20,6 +20,7 @@ from typing import Any
 
 from models.bundle.manifest import MANIFEST
 from models.bundle.read import read_bundle
+from models.bundle.variant import FOLDER
 from models.errors import BundleError
 from services.common.configured import read_settings
 from services.common.settings import Settings
@@ -69,6 +70,8 @@ def register(bundle: Path, settings: Settings | None = None) -> str:
         for source in sorted(bundle.iterdir()):
             if source.is_file():
                 shutil.copyfile(source, Path(model.path) / source.name)
+            elif source.name == FOLDER:
+                shutil.copytree(source, Path(model.path) / source.name)
     return tag
 
 

@@ -137,6 +137,7 @@ class Core:
         """
         served, host = await self.host(model, version)
         names, binary = asked(request, served, host)
+        precision = served.precision(host, request.parameters)
         check_inputs(request.inputs, served.inputs(host), served.required)
         work = work_of(served, host, request.inputs, names, request.parameters, deadline)
         found = await self.fleet.run(
@@ -148,7 +149,7 @@ class Core:
             outputs={name: found[name] for name in names},
             binary=binary,
             id=request.id,
-            parameters={"bundle": host.bundle.hash},
+            parameters={"bundle": host.bundle.hash, "precision": precision},
             wanted={name: request.wanted(name) for name in names},
             labels=host.model.info.classes,
         )

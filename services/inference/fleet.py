@@ -82,8 +82,12 @@ class Fleet:
         return [*first, *(h for h in reversed(self._hosts) if h not in first)]
 
     async def load(self) -> ModelHost:
-        """Load the first bundle and open the queue. Raises BundleError."""
+        """Load the first bundle and open the queue.
+
+        Raises BundleError, and InputError where it does not serve the settings' precision.
+        """
         host = await self._load(self._first.hash, lambda: self._first)
+        await asyncio.to_thread(host.at, host.precision)
         self.scheduler.start()
         self._current = host
         return host
@@ -91,9 +95,12 @@ class Fleet:
     async def swap(self, bundle: str) -> ModelHost:
         """Make the bundle of this hash the current one, loaded and warm before anybody sees it.
 
-        Raises BundleError, and then everything is as before.
+        Raises BundleError, or InputError where it does not serve the settings' precision; then
+        everything is as before.
         """
-        self._current = await self._load(bundle, lambda: self.bundles.of(bundle))
+        host = await self._load(bundle, lambda: self.bundles.of(bundle))
+        await asyncio.to_thread(host.at, host.precision)
+        self._current = host
         self._hosts[bundle] = self._current
         self._trim()
         return self._current
@@ -132,9 +139,7 @@ class Fleet:
         return await asyncio.shield(task)
 
     async def _read(self, bundle: str, opened: Callable[[], Bundle]) -> ModelHost:
-        host = await asyncio.to_thread(
-            lambda: ModelHost(opened(), self.settings.threads, self.settings.chunk_rows)
-        )
+        host = await asyncio.to_thread(lambda: _host(opened(), self.settings))
         LOADED.inc()
         log.info("bundle %s loaded and warm in %.2f s", bundle, host.load_seconds)
         self._hosts[bundle] = host
@@ -166,6 +171,17 @@ class Fleet:
     async def run(self, call: Callable[..., T], *arguments: object, work: Work = PREDICTION) -> T:
         """Run when its turn comes. The caller holds a place from `admit`."""
         return await self.scheduler.run(partial(call, *arguments), work)
+
+
+def _host(bundle: Bundle, settings: Settings) -> ModelHost:
+    return ModelHost(
+        bundle,
+        settings.threads,
+        settings.chunk_rows,
+        execution=settings.execution,
+        precision=settings.precision,
+        streams=settings.sessions,
+    )
 
 
 def _unknown(bundle: str, current: ModelHost) -> NotFound:

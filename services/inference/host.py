@@ -1,7 +1,12 @@
-"""A bundle's weights in memory: its two graphs on onnxruntime, parity checked, warm, measured."""
+"""A bundle's weights in memory: its two graphs on onnxruntime, parity checked, warm, measured.
+
+Beside them the variants that were asked for: each is loaded and checked once, when it is first
+needed, and only where it was accepted.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -10,8 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
 
+from models.bundle.precision import VariantModel, load_variant
+from models.bundle.providers import Execution
 from models.bundle.read import Bundle
 from models.bundle.runtime import OnnxModel, load_model
+from models.bundle.variant import FP32
+from models.errors import BundleError, InputError
 from models.model import ModelInfo
 from models.recipes import GRADIENT_COST, Draw, Line
 from models.turns import make_way
@@ -42,7 +51,7 @@ class Measured:
     elsewhere the cuts depend on the request alone.
     """
 
-    def __init__(self, model: OnnxModel, chunk: int) -> None:
+    def __init__(self, model: OnnxModel | VariantModel, chunk: int) -> None:
         self._model = model
         self._chunk = chunk
         self.info: ModelInfo = model.info
@@ -118,16 +127,64 @@ class ModelHost:
 
     Building it takes as long as loading does: call it in a thread. Whoever holds the host may use
     it; its memory goes with the last holder. Raises BundleError.
+
+    model: fp32, which explanations and gradients always run on. precision: what answers who asks
+    for none. streams: calls side by side, for a variant on OpenVINO.
     """
 
-    def __init__(self, bundle: Bundle, threads: int, chunk: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int,
+        chunk: int,
+        *,
+        execution: Execution | None = None,
+        precision: str = FP32,
+        streams: int = 1,
+    ) -> None:
         start = time.perf_counter()
-        model = load_model(bundle, threads)
+        model = load_model(bundle, threads, execution)
         self.bundle = bundle
         self.chunk = chunk
+        self.precision = precision
         self.shapes = _shapes(model, chunk)
         self.model = Measured(model, chunk)
+        self._base = model
+        self._threads, self._streams = threads, streams
+        self._variants: dict[str, Measured] = {}
+        self._lock = threading.Lock()
         self.load_seconds = time.perf_counter() - start
+
+    def at(self, precision: str) -> Measured:
+        """The model at a precision. Loads a variant at its first use: call it in a thread.
+
+        Raises InputError (422) for a precision that this bundle does not serve, with the reason;
+        BundleError for a variant that is damaged.
+        """
+        if precision == FP32:
+            return self.model
+        with self._lock:
+            if precision not in self._variants:
+                self._variants[precision] = self._loaded(precision)
+            return self._variants[precision]
+
+    def _loaded(self, precision: str) -> Measured:
+        try:
+            found = load_variant(
+                self.bundle, precision, self._base, threads=self._threads, streams=self._streams
+            )
+        except BundleError as error:
+            if not error.code.startswith("variant_"):
+                raise
+            raise InputError(
+                error.message,
+                code=error.code,
+                field=error.field,
+                found=error.found,
+                expected=error.expected,
+            ) from None
+        found.forward(np.zeros((1, *found.info.input_shape), np.float32), ["scores"])
+        return Measured(found, self.chunk)
 
 
 def _shapes(model: OnnxModel, chunk: int) -> dict[str, dict[str, list[int]]]:

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from models.bundle.read import Bundle
+from models.bundle.variant import PRECISIONS
 from models.errors import InputError
 from models.reasons.predict import predict
 from models.voi import extract
@@ -115,11 +116,12 @@ def build_router(fleet: Fleet, settings: Settings) -> APIRouter:
                 request,
                 manifest.phases,
                 settings,
-                options=("activations",),
+                options=("activations", "precision"),
                 optional=manifest.optional_phases,
             )
             taps = _taps(upload.options.get("activations"), list(manifest.taps))
-            work = fleet.run(_predict, host, upload.study, taps)
+            precision = _precision(upload.options.get("precision"), host)
+            work = fleet.run(_predict, host, upload.study, taps, precision)
             return await unless_gone(request.receive, work)
 
     @router.get("/features", summary="The vocabulary, and how well each feature is detected")
@@ -137,8 +139,13 @@ def request_of(manifest: Manifest) -> dict[str, Any]:
 
 def _with_activations(phases: Sequence[str], optional: Sequence[str]) -> dict[str, Any]:
     text = "Taps whose pooled activations are wanted, e.g. `fc,conv4`."
-    field = {"activations": {"type": "string", "description": text}}
-    extra = _study_request(phases, optional, field)
+    precision = "What computes the answer: `fp32`, or an accepted variant of the bundle, e.g. "
+    precision += "`openvino-int8`; by default what the service is set to."
+    fields = {
+        "activations": {"type": "string", "description": text},
+        "precision": {"type": "string", "description": precision},
+    }
+    extra = _study_request(phases, optional, fields)
     extra["parameters"].append(
         {
             "name": "activations",
@@ -146,6 +153,15 @@ def _with_activations(phases: Sequence[str], optional: Sequence[str]) -> dict[st
             "description": text,
             "schema": {"type": "string"},
             "example": "fc",
+        }
+    )
+    extra["parameters"].append(
+        {
+            "name": "precision",
+            "in": "query",
+            "description": precision,
+            "schema": {"type": "string"},
+            "example": "fp32",
         }
     )
     return extra
@@ -166,9 +182,26 @@ def _taps(value: Any, known: list[str]) -> list[str]:
     return list(dict.fromkeys(taps))
 
 
-def _predict(host: ModelHost, study: Study, taps: list[str]) -> PredictionResponse:
+def _precision(value: Any, host: ModelHost) -> str:
+    """What the request asks for, else what the service answers with."""
+    if value is None or value == "":
+        return host.precision
+    if not isinstance(value, str):
+        raise InputError(
+            "not a precision",
+            code="variant_unknown",
+            field="precision",
+            found=type(value).__name__,
+            expected=", ".join(PRECISIONS),
+        )
+    return value
+
+
+def _predict(host: ModelHost, study: Study, taps: list[str], precision: str) -> PredictionResponse:
+    model = host.at(precision)  # a precision that is not served is said before the study is read
     lesion = extract(study, host.bundle.preprocessing)
-    return predict(lesion, host.bundle, host.model, taps)
+    answer = predict(lesion, host.bundle, model, taps)
+    return answer.model_copy(update={"precision": precision})
 
 
 def _features(bundle: Bundle) -> list[dict[str, Any]]:

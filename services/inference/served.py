@@ -1,6 +1,7 @@
 """What is served under Open Inference Protocol: each model a name, its tensors, and how it runs.
 
-`classifier`: x -> scores, logits, every tap and '<tap>_map'.
+`classifier`: x -> scores, logits, every tap and '<tap>_map'; parameter precision: fp32, or an
+              accepted variant of the bundle
 `gradients`:  x, w_logits, w_<tap> -> grad_input, grad_<tap>; weights that are left out are zero.
 `passes`:     base, w_... (one row each) -> what the two above give, a row a stochastic pass
               parameters: count, seed, first (models.recipes.Draw)
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle.variant import FP32, PRECISIONS
 from models.errors import TooLarge
 from models.recipes import Draw, Line
 from services.inference.host import ModelHost
@@ -40,7 +42,8 @@ class Served:
     inputs that must be there; the others count as zero. default: outputs of a request that names
     none. run(host, inputs, names, parameters) -> the named outputs; it is called in a thread of the
     scheduler, once `inputs` are checked. short: a row of it is one run of the classifier, so few
-    rows may go ahead of long work, and one-row requests may share a run.
+    rows may go ahead of long work, and one-row requests may share a run. variants: another
+    precision than fp32 may answer.
     """
 
     name: str
@@ -50,6 +53,25 @@ class Served:
     default: tuple[str, ...]
     run: Callable[[ModelHost, Tensors, Sequence[str], Mapping[str, Any]], dict[str, NDArray]]
     short: bool = False
+    variants: bool = False
+
+    def precision(self, host: ModelHost, parameters: Mapping[str, Any]) -> str:
+        """What answers a request with these parameters: the one that it asks for, else the host's.
+
+        Raises CodecError where another than fp32 is asked of a model that has no variants.
+        """
+        asked = parameters.get("precision")
+        if asked is None:
+            return host.precision if self.variants else FP32
+        if not isinstance(asked, str) or (asked != FP32 and not self.variants):
+            raise CodecError(
+                "not at this precision",
+                code="variant_unknown",
+                field="precision",
+                found=str(asked)[:40],
+                expected="one of " + ", ".join(PRECISIONS) if self.variants else FP32,
+            )
+        return asked
 
 
 def _x(host: ModelHost) -> Shapes:
@@ -84,9 +106,10 @@ def _pathed_outputs(host: ModelHost) -> Shapes:
 
 
 def _classify(
-    host: ModelHost, inputs: Tensors, names: Sequence[str], _: Mapping[str, Any]
+    host: ModelHost, inputs: Tensors, names: Sequence[str], parameters: Mapping[str, Any]
 ) -> dict[str, NDArray]:
-    return host.model.forward(inputs["x"], names)
+    precision = SERVED["classifier"].precision(host, parameters)
+    return host.at(precision).forward(inputs["x"], names)
 
 
 def _differentiate(
@@ -163,6 +186,7 @@ SERVED: Mapping[str, Served] = {
             default=("scores", "logits"),
             run=_classify,
             short=True,
+            variants=True,
         ),
         Served(
             name="gradients",
