@@ -36,8 +36,9 @@ def main() -> None:
     os.environ["BENTOML_HOME"] = home
     supervise()
     # Not before: BentoML reads the environment when it is imported.
-    from services.front import service
+    from services.front import garbage, service
 
+    garbage.resume()
     supervisor: Any = service.LesionLens
     supervisor.serve_http(host=host, port=settings.port)
     if was_refused():

@@ -17,14 +17,18 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from services.front import garbage
+from services.front.refusal import give_up, is_supervised
+
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+if is_supervised():  # then somebody resumes: the lifespan in a worker, services.front.serve
+    garbage.pause()
 
 import bentoml
 
 from models.errors import LensError
 from services.common.configured import read_settings
 from services.common.settings import Settings
-from services.front.refusal import give_up, is_supervised
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -83,6 +87,7 @@ def _lived(app: FrontDoor) -> Starlette:
                 give_up(error)
             watch = asyncio.create_task(end_with_parent(os.getppid()), name="end with parent")
             stack.callback(watch.cancel)
+            garbage.resume()
             yield
 
     return Starlette(routes=[Mount("/", app=app)], lifespan=lifespan)

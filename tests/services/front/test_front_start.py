@@ -45,6 +45,15 @@ def test_the_worker_leaves_what_tensors_do_not_need() -> None:
     )
 
 
+def test_nothing_is_collected_while_it_starts_and_again_afterwards() -> None:
+    statement = (
+        "import gc, services.front.service\nassert not gc.isenabled()\n"
+        "services.front.garbage.resume()\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 1000"
+    )
+    assert imported(statement, ["services.front.service"])
+
+
 def test_a_package_that_is_not_there_does_not_hold_up_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
