@@ -119,13 +119,14 @@ class Paths:
         names = list(weights)
         end = self._stemmed(line.x)
         last = self._ends(end, names)
-        slopes = []
+        # Fresh memory of this size is mapped page by page, so one path uses it again and again.
+        room = np.empty((min(len(line.points), CHUNK) + 2, *end.shape), np.float32)
         change = np.empty(len(line.baselines), np.float32)
         mean = np.empty(line.baselines.shape, np.float32)
         for group in line.groups():
             begin = self._stemmed(line.baselines[group[0]])
             first = self._ends(begin, names)
-            slopes = self._slopes(begin, end, line.points, group, weights)
+            slopes = self._slopes(begin, end, line.points, group, weights, room)
             for goal, slope in zip(group, slopes, strict=True):
                 mean[goal] = self._returned(slope)
                 change[goal] = difference(last, first, weights, goal)
@@ -138,10 +139,13 @@ class Paths:
         points: NDArray[np.float32],
         group: Sequence[int],
         weights: Weights,
+        room: NDArray[np.float32],
     ) -> list[NDArray[np.float32]]:
-        """Mean gradient behind the stem for each goal of a group, laid out as `begin`."""
-        p, way = self._places, end - begin
-        blends = np.empty((min(len(points), CHUNK), *begin.shape), np.float32)
+        """Mean gradient behind the stem for each goal of a group, laid out as `begin`. room: to
+        work in."""
+        p = self._places
+        scratch, way, *blends = room
+        np.subtract(end, begin, out=way)
         totals = [np.zeros_like(begin) for _ in group]
         for some in chunks(points, GRADIENT_COST * len(group)):
             rows = np.empty((len(some), *self._at_cut), np.float32)
@@ -159,8 +163,10 @@ class Paths:
                     if self._windows is None:
                         total += slope
                     else:
-                        add_slope(total, blend, slope)
-        return [total / np.float32(len(points)) for total in totals]
+                        add_slope(total, blend, slope, scratch)
+        for total in totals:
+            total /= np.float32(len(points))
+        return totals
 
     def _rows(self, weights: Weights, goal: int, count: int) -> Found:
         return {

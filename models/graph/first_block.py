@@ -46,8 +46,11 @@ def pooled(laid: Floats) -> Floats:
     return np.maximum(laid.max(axis=0), np.float32(0))
 
 
-def add_slope(total: Floats, laid: Floats, slope: Floats) -> None:
-    """Add the gradient at `laid` to `total`, both [K, ...]; slope: the one behind the pooling."""
+def add_slope(total: Floats, laid: Floats, slope: Floats, scratch: Floats) -> None:
+    """Add the gradient at `laid` to `total`, both [K, ...]; slope: the one behind the pooling.
+
+    scratch: like them; what was in it is lost.
+    """
     most = laid.max(axis=0)
     chosen = laid == most
     live = most > 0
@@ -55,4 +58,5 @@ def add_slope(total: Floats, laid: Floats, slope: Floats) -> None:
     if tied.any():
         first = chosen[:, tied].argmax(axis=0)
         chosen[:, tied] = np.arange(len(laid))[:, None] == first
-    total += chosen * (slope * live)
+    np.multiply(chosen, slope * live, out=scratch)
+    total += scratch
