@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.report import explaining, processes, serving
 from benchmarks.report.markdown import table
-from benchmarks.report.records import NAMES, Records
+from benchmarks.report.records import NAMES, Records, at
 from benchmarks.report.targets import targets
 
 Section = Callable[[Mapping[str, Any], Mapping[str, str]], list[str]]
@@ -22,6 +22,7 @@ SECTIONS: Mapping[str, Section] = {
     "probes": explaining.probes,
     "bulk": explaining.bulk,
 }
+QUIET_LOAD, QUIET_SHARE = 1.0, 0.1
 VERDICTS = {True: "met", False: "**missed**", None: "not measured"}
 
 
@@ -32,6 +33,7 @@ def page(records: Records, images: Mapping[str, str]) -> str:
         "Written by `python -m benchmarks.report` from the records of `make bench`; don't edit it. "
         "Everything runs on two cores, clients included. Other programs on the machine disturb "
         "wall times, so CPU-seconds stand beside them and ratios are taken round by round.", "",
+        *_busy(records),
         "## Targets", "",
     ]  # fmt: skip
     found = targets(records)
@@ -47,6 +49,22 @@ def page(records: Records, images: Mapping[str, str]) -> str:
             lines += section(records[name], images)
     lines += _made(records)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _busy(records: Records) -> list[str]:
+    """A warning where a record was made on a machine that had other work."""
+    names = [
+        name
+        for name, record in records.items()
+        if (at(record, "conditions", "load_average") or 0) > QUIET_LOAD
+        or (at(record, "conditions", "others_cpu_share") or 0) > QUIET_SHARE
+    ]
+    if not names:
+        return []
+    return [
+        f"**Not made on a quiet machine** ({', '.join(names)}): wall times, rates and latencies "
+        "below say little; CPU-seconds say more.", "",
+    ]  # fmt: skip
 
 
 def _made(records: Records) -> list[str]:

@@ -106,6 +106,12 @@ def test_bounds(
         assert verdict(records, words) == [met]
 
 
+def test_a_busy_machine_is_said_so(records: dict[str, dict[str, Any]]) -> None:
+    assert "quiet machine" not in page(records, {})
+    records["cold"]["conditions"]["load_average"] = 3.0
+    assert "**Not made on a quiet machine** (cold)" in page(records, {})
+
+
 def test_what_was_not_measured_is_said_so() -> None:
     text = page({}, {})
     assert all(t.met is None for t in targets({}))
