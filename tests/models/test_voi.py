@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from scipy import ndimage
 
+from models import voi
 from models.errors import InputError
 from models.voi import Lesion, Preprocessing, extract, normalise, parenchyma, tensor, without
 from models.volume import Box, Study, Volume
@@ -251,3 +253,37 @@ def test_other_input_sizes(lesion_voxels: int, base_voxels: int, tensor_voxels: 
 def test_parameters_that_cannot_be_are_refused(wrong: dict[str, float | str]) -> None:
     with pytest.raises(ValidationError):
         Preprocessing.model_validate(wrong)
+
+
+@given(
+    seed=st.integers(0, 99),
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
+    steps=st.tuples(*[st.floats(0.05, 2).flatmap(lambda v: st.sampled_from([v, -v]))] * 3),
+    start=st.tuples(*[st.floats(-6, 15)] * 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_sampling_axis_by_axis_is_sampling(
+    seed: int,
+    shape: tuple[int, int, int],
+    steps: tuple[float, float, float],
+    start: tuple[float, float, float],
+) -> None:
+    """Against scipy's general way, flipped, thin and far outside of the image."""
+    source = np.random.default_rng(seed).normal(300, 100, shape).astype(np.float32)
+    matrix = np.diag(steps)
+    general = ndimage.affine_transform(
+        source, matrix, offset=start, output_shape=(7, 7, 7), order=1, mode="nearest"
+    )
+    found = voi._sampled(source, matrix, np.array(start), 7)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, general, rtol=1e-6, atol=1e-4)
+
+
+def test_an_oblique_image_is_sampled_the_general_way() -> None:
+    source = np.random.default_rng(0).normal(size=(9, 8, 7)).astype(np.float32)
+    turned = np.array([[0.8, 0.6, 0], [-0.6, 0.8, 0], [0, 0, 1.0]]) * 0.5
+    start = np.array([2.0, 3.0, 1.0])
+    found = voi._sampled(source, turned, start, 5)
+    place = turned @ [1, 2, 3] + start
+    wanted = ndimage.map_coordinates(source, place[:, None], order=1, mode="nearest")
+    assert found[1, 2, 3] == pytest.approx(wanted[0])
