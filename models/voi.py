@@ -168,7 +168,6 @@ def extract(study: Study, spec: Preprocessing) -> Lesion:
     fov = max(float(size.max()) * spec.context, spec.min_fov_mm)
     step = fov / n
     offsets = (np.arange(n) - (n - 1) / 2) * step
-    from scipy import ndimage  # half of what a service imports at its start; not needed to serve
 
     planes = {}
     for phase, volume in study.volumes.items():
@@ -212,6 +211,8 @@ def _sampled(
     """
     steps = np.diag(matrix)
     if np.count_nonzero(matrix - np.diag(steps)):
+        from scipy import ndimage  # much to import at a service's start
+
         return ndimage.affine_transform(
             source, matrix, offset=start, output_shape=(n, n, n), order=1, mode="nearest"
         )
