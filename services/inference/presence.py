@@ -11,7 +11,7 @@ from starlette.types import Receive
 from models.errors import LensError
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 0.02
+PATIENCE_SECONDS = 0.1
 
 
 class ClientGone(LensError):
