@@ -3,12 +3,14 @@
     python -m benchmarks.bulk --bundle build/demo/bundle --out build/bench
 
 Both ways explain the same lesions with the same parameters, through the code of `lesionlens explain
---cohort`, into a fresh folder. CPU seconds are those of every process that takes part: the command
-itself and its workers; or the command, the front door, the Celery worker and Redis.
+--cohort`, into fresh folders. CPU seconds are those of every process that takes part: the command
+itself and its workers; or the command, the front door, the Celery worker and Redis. Each way runs
+twice, on a quarter of the lesions and on all of them: the difference is what lesions cost, without
+what starts and ends.
 
-    busy                 CPU seconds / (wall seconds * cores), over the whole run with its start
-    overhead_per_lesion  CPU seconds beyond the start of processes, reading and resampling the
-                         images, and explain() itself, as a share of explain()
+    busy                      CPU seconds / (wall seconds * cores) of the long run, start and all
+    overhead_per_lesion       CPU seconds of a lesion beyond reading and resampling its images and
+                              beyond explain() itself, as a share of explain()
     overhead_with_reading     the same with reading and resampling counted as overhead
 """
 
@@ -22,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +55,24 @@ def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="bulk-"))
 
     def wish(out: str, **more: Any) -> Wish:
-        return Wish(
-            options.cohort, home / out, ExplanationParameters(), split=options.split,
-            limit=options.lesions, **more,
-        )  # fmt: skip
+        chosen = {
+            "parameters": ExplanationParameters(), "limit": options.lesions, **more,
+        }  # fmt: skip
+        return Wish(options.cohort, home / out, split=options.split, **chosen)
 
+    few = max(options.lesions // 4, 1)
+    other = ExplanationParameters(seed=1)  # so that the short run answers nothing of the long one
     try:
-        first = wish("here", bundle=str(bundle.path), processes=options.processes)
-        local, tally = here(first)
-        # What explain() costs is measured in one place and used for both: the lesions are the same.
+        where = {"bundle": str(bundle.path), "processes": options.processes}
+        short = here(wish("here-short", limit=few, parameters=other, **where))
+        long = here(wish("here", **where))
+        local = figures(short, long, short, long)
         with service(home / "home", bundle.path, options.processes) as stack:
-            warm = wish("warm", server=stack.url)
-            explain_cohort(Wish(**{**vars(warm), "limit": 4, "parameters": _OTHER}))
-            server = there(wish("there", server=stack.url), stack, tally)
+            explain_cohort(wish("warm", limit=2, parameters=_WARM, server=stack.url))
+            first = there(wish("there-short", limit=few, parameters=other, server=stack.url), stack)
+            whole = there(wish("there", server=stack.url), stack)
+            # What explain() costs was measured here: the lesions and the model are the same.
+            server = figures(first, whole, short, long)
         same = all(
             (home / "there/explanations" / f.name).read_bytes() == f.read_bytes()
             for f in (home / "here/explanations").iterdir()
@@ -92,47 +100,63 @@ def main() -> None:
     print(path)
 
 
-_OTHER = ExplanationParameters(seed=1)  # so that the warm-up answers nothing of the run
+_WARM = ExplanationParameters(seed=2)
 
 
-def here(wish: Wish) -> tuple[dict[str, Any], Tally]:
+@dataclass(frozen=True)
+class Run:
+    """One run: how it went, wall and CPU seconds, the latter by process where there are several."""
+
+    tally: Tally
+    wall: float
+    cpu: float
+    parts: dict[str, float]
+
+
+def here(wish: Wish) -> Run:
     """In processes of this one."""
     before, start = _own_cpu(), time.monotonic()
     tally = explain_cohort(wish)
-    return figures(tally, tally, time.monotonic() - start, _own_cpu() - before), tally
+    return Run(tally, time.monotonic() - start, _own_cpu() - before, {})
 
 
-def there(wish: Wish, stack: Stack, bare: Tally) -> dict[str, Any]:
-    """On a stack that is running. bare: what explain() and reading cost here."""
+def there(wish: Wish, stack: Stack) -> Run:
+    """On a stack that is running."""
     parts = {name: _tree_cpu(member.pid) for name, member in stack.alive().items()}
     before, start = _own_cpu(), time.monotonic()
     tally = explain_cohort(wish)
-    wall, own = time.monotonic() - start, _own_cpu() - before
+    wall = time.monotonic() - start
     spent = {
         name: _tree_cpu(member.pid) - parts[name] for name, member in stack.alive().items()
-    } | {"client": own}
-    found = figures(tally, bare, wall, sum(spent.values()))
-    found["cpu_s_by_process"] = {name: round(value, 2) for name, value in spent.items()}
-    return found
+    } | {"client": _own_cpu() - before}
+    return Run(tally, wall, sum(spent.values()), spent)
 
 
-def figures(tally: Tally, bare: Tally, wall: float, cpu: float) -> dict[str, Any]:
-    """tally: of this run, with its start; bare: whose reading and explain() are the measure."""
-    rest = cpu - tally.start - bare.explain
+def figures(short: Run, long: Run, bare_short: Run, bare_long: Run) -> dict[str, Any]:
+    """bare_...: the runs that measured what reading and explain() cost."""
+    lesions = long.tally.done - short.tally.done
+    cpu = long.cpu - short.cpu
+    explain = bare_long.tally.explain - bare_short.tally.explain
+    read = bare_long.tally.read - bare_short.tally.read
     return {
-        "lesions": tally.done,
-        "failed": tally.failed,
-        "wall_s": round(wall, 2),
-        "lesions_per_s": round(tally.done / wall, 3),
-        "busy": round(cpu / (wall * cores()), 4),
-        "overhead_per_lesion": round((rest - bare.read) / bare.explain, 4),
-        "overhead_with_reading": round(rest / bare.explain, 4),
-        "cpu_s": {
-            "all": round(cpu, 2),
-            "start": round(tally.start, 2),
-            "reading": round(bare.read, 2),
-            "explain": round(bare.explain, 2),
+        "lesions": long.tally.done,
+        "failed": long.tally.failed,
+        "wall_s": round(long.wall, 2),
+        "lesions_per_s": round(long.tally.done / long.wall, 3),
+        "busy": round(long.cpu / (long.wall * cores()), 4),
+        "overhead_per_lesion": round((cpu - read - explain) / explain, 4),
+        "overhead_with_reading": round((cpu - explain) / explain, 4),
+        "cpu_ms_per_lesion": {
+            "all": round(1000 * cpu / lesions, 1),
+            "explain": round(1000 * explain / lesions, 1),
+            "reading": round(1000 * read / lesions, 1),
+            **{
+                name: round(1000 * (value - short.parts[name]) / lesions, 1)
+                for name, value in long.parts.items()
+            },
         },
+        "cpu_s": round(long.cpu, 2),
+        "cpu_s_without_lesions": round(short.cpu - short.tally.done * cpu / lesions, 2),
     }
 
 
@@ -159,10 +183,8 @@ def _own_cpu() -> float:
 def _tree_cpu(pid: int) -> float:
     """CPU seconds of a living process and its descendants, with those that have ended."""
     leader = psutil.Process(pid)
-    return sum(
-        sum(process.cpu_times()[:4]) if process is leader else sum(process.cpu_times()[:2])
-        for process in (leader, *leader.children(recursive=True))
-    )
+    living = sum(sum(p.cpu_times()[:2]) for p in (leader, *leader.children(recursive=True)))
+    return living + sum(leader.cpu_times()[2:4])
 
 
 if __name__ == "__main__":
