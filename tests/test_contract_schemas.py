@@ -11,7 +11,13 @@ import pytest
 from wire import schemas
 from wire.explanation import Explanation
 
-NAMES = ["api.schema.json", "bundle.schema.json", "cohort.schema.json", "explanation.schema.json"]
+NAMES = [
+    "api.schema.json",
+    "bundle.schema.json",
+    "cohort.schema.json",
+    "explanation.schema.json",
+    "variant.schema.json",
+]
 
 
 def test_the_files_are_up_to_date() -> None:
@@ -58,7 +64,12 @@ def test_the_cohort_schema_judges_a_cohort() -> None:
 
 
 def test_the_explanation_schema_needs_every_required_field() -> None:
-    schema = json.loads((schemas.FOLDER / "explanation.schema.json").read_bytes())
+    schema = json.loads(
+        (
+            schemas.FOLDER / "explanation.schema.json",
+            "variant.schema.json",
+        ).read_bytes()
+    )
     required = {n for n, f in Explanation.model_fields.items() if f.is_required()}
     assert set(schema["required"]) == required
     with pytest.raises(jsonschema.ValidationError):
