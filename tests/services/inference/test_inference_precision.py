@@ -168,6 +168,8 @@ def test_a_service_set_to_a_refused_variant_does_not_start(varied: Path, tmp_pat
         pytest.fail("it started")
     finally:
         stop(process)
-    (line,) = (tmp_path / "stderr.log").read_text().splitlines()
+    said = (tmp_path / "stderr.log").read_text()
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("lesionlens:")]
     assert "refused" in line
     assert REASON in line
