@@ -70,6 +70,7 @@ class Scheduler:
         self._lanes = Lanes()
         self._waits: dict[Hashable, list[Job]] = {}  # calls that wait for mates, by key
         self._change = threading.Condition()
+        self._idle: list[threading.Lock] = []  # of threads that sleep; releasing one wakes it
         self._open = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"inference-{i}", daemon=True)
@@ -89,6 +90,8 @@ class Scheduler:
             was_open, self._open = self._open, False
             left = self._lanes.clear()
             self._change.notify_all()
+            while self._idle:
+                self._wake()
         for job in left:
             self._answer(job, error=Unavailable("the service is stopping", code="stopping"))
         if was_open:
@@ -128,8 +131,7 @@ class Scheduler:
                 raise Unavailable("the model is loading", code="not_ready", retry_after=2)
             if not self._joins(job):
                 self._lanes.push(job)
-                # Who only waits for mates must not swallow the call that an idle thread needs.
-                self._change.notify_all() if self._merge_rows > 1 else self._change.notify()
+                self._wake()
         timer = None
         if work.deadline is not None:
             timer = loop.call_later(work.deadline - now, self._expire, job)
@@ -141,6 +143,12 @@ class Scheduler:
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def _wake(self) -> None:
+        """The thread that ran last: its core still has the network's weights at hand, and with
+        threads in turn a light load would find them cold each time. Holds the lock."""
+        if self._idle:
+            self._idle.pop().release()
 
     def _take_out(self, job: Job) -> None:
         """Whose caller is gone. Where it runs already, it ends at its next chunk."""
@@ -187,14 +195,17 @@ class Scheduler:
 
     def _take(self) -> list[Job]:
         """The next job and who shares its call; nothing once closed."""
-        with self._change:
-            while True:
+        asleep = threading.Lock()
+        asleep.acquire()
+        while True:
+            with self._change:
                 job = self._lanes.next()
                 if job is not None:
                     return self._gathered(job)
                 if not self._open:
                     return []
-                self._change.wait()
+                self._idle.append(asleep)
+            asleep.acquire()
 
     def _take_short(self) -> list[Job]:
         with self._change:

@@ -158,7 +158,8 @@ def test_only_inference_is_reachable_from_outside(stack: Stack) -> None:
         found = stack.inspect(service)["NetworkSettings"]
         networks[service] = set(found["Networks"])
         published = [b["HostIp"] for bindings in found["Ports"].values() for b in bindings or []]
-        assert published == (["127.0.0.1"] if service == "inference" else []), service
+        # HTTP and gRPC
+        assert published == (["127.0.0.1"] * 2 if service == "inference" else []), service
     backend = f"{stack.project}_backend"
     assert networks["redis"] == networks["worker"] == {backend}
     network = stack.engine.docker("network", "inspect", "--format", "{{.Internal}}", backend)

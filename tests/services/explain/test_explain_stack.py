@@ -19,7 +19,9 @@ import psutil
 import pytest
 
 from models.bundle.read import Bundle
+from models.errors import Unavailable
 from services.cli.stack import Stack, free_ports
+from services.common.broker import Broker
 from services.common.ledger import Ledger
 from services.common.settings import Settings
 from services.explain import keys
@@ -78,6 +80,15 @@ class Site:
             self.outside.start()
         else:
             self.stack.start_one("redis")
+            broker, end = Broker(self.stack.settings), time.monotonic() + 20
+            while True:  # it reads its log first
+                try:
+                    broker.check()
+                    break
+                except Unavailable:
+                    assert time.monotonic() < end
+                    time.sleep(0.05)
+            broker.close()
 
     def new(self, what: dict[str, str]) -> dict[str, str]:
         """Parameters that nobody has asked for before."""
