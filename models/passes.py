@@ -7,10 +7,13 @@ phase that was not acquired is zero in the base and stays zero in every pass.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.trilinear import trilinear
 from models.voi import Preprocessing
 
 
@@ -40,19 +43,25 @@ def views(
 
     Pass i depends on (seed, i) alone.
     """
-    return np.stack(
-        [
-            _view(base, spec, recipe, np.random.default_rng([seed, i]))
-            for i in range(first, first + count)
-        ]
-    )
+    # A whole plane of exact zeros is a phase that was not acquired (models.voi.normalise).
+    acquired = [bool(plane.any()) for plane in base]
+    k = spec.tensor_voxels
+    out = np.zeros((count, len(base), k, k, k), dtype=np.float32)
+    for i, view in enumerate(out, first):
+        _look(base, acquired, spec, recipe, np.random.default_rng([seed, i]), view)
+    return out
 
 
-def _view(
-    base: NDArray[np.float32], spec: Preprocessing, recipe: PassRecipe, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    from scipy import ndimage  # not at the start of a service, see models.voi
-    from scipy.spatial.transform import Rotation
+def _look(
+    base: NDArray[np.float32],
+    acquired: Sequence[bool],
+    spec: Preprocessing,
+    recipe: PassRecipe,
+    rng: np.random.Generator,
+    out: NDArray[np.float32],
+) -> None:
+    """One pass, into `out` [P, K, K, K], which is zero."""
+    from scipy.spatial.transform import Rotation  # not at the start of a service, see models.voi
 
     k = spec.tensor_voxels
     axis = rng.normal(size=3)
@@ -62,15 +71,14 @@ def _view(
     flips[2] = 1.0
     matrix = turn * flips * (1.0 + rng.uniform(-recipe.scale, recipe.scale))
     shift = rng.uniform(-recipe.shift, recipe.shift, size=3)
-    out = np.empty((base.shape[0], k, k, k), dtype=np.float32)
-    for p, plane in enumerate(base):
+    middles, tones = [], []
+    for p in range(len(base)):
         drift = rng.uniform(-recipe.phase_shift, recipe.phase_shift, size=3) if p else np.zeros(3)
-        middle = (spec.base_voxels - 1) / 2 + shift + drift
-        offset = middle - matrix @ np.full(3, (k - 1) / 2)
-        sampled = ndimage.affine_transform(
-            plane, matrix, offset=offset, output_shape=(k, k, k), order=1, mode="nearest"
-        )
-        gain, level = rng.normal(1.0, recipe.gain), rng.normal(0.0, recipe.offset)
-        # A whole plane of exact zeros is a phase that was not acquired (models.voi.normalise).
-        out[p] = sampled * gain + level if plane.any() else 0.0
-    return out
+        middles.append((spec.base_voxels - 1) / 2 + shift + drift)
+        tones.append((rng.normal(1.0, recipe.gain), rng.normal(0.0, recipe.offset)))
+    origin = matrix @ np.full(3, (k - 1) / 2)
+    sampled = trilinear(base, matrix, [middle - origin for middle in middles], k)
+    for view, there, into, (gain, level) in zip(sampled, acquired, out, tones, strict=True):
+        if there:
+            np.multiply(view, np.float32(gain), out=into)
+            into += np.float32(level)

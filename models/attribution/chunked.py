@@ -126,14 +126,18 @@ def paths(
             for name in weights[goals[0]]
         }
         images = np.stack([baselines[g] for g in goals])
-        total = np.zeros(images.shape, np.float64)
+        parts = []
         for start in range(0, steps, EVALUATIONS):
             if tick:
                 tick((number + start / steps) / len(requests))
             count = min(EVALUATIONS, steps - start)
-            found = model.paths(Line(x, images, steps, start, count), stacked)
-            total += found["gradient"].astype(np.float64) * (count / steps)
-        gradient[goals], change[goals] = total, found["change"]
+            parts.append((count, model.paths(Line(x, images, steps, start, count), stacked)))
+        mean: NDArray[np.floating] = parts[0][1]["gradient"]
+        if len(parts) > 1:
+            mean = np.zeros(images.shape, np.float64)
+            for count, found in parts:
+                mean += found["gradient"].astype(np.float64) * (count / steps)
+        gradient[goals], change[goals] = mean, parts[-1][1]["change"]
     return gradient, change
 
 

@@ -152,20 +152,19 @@ class Paths:
             for share, blend, row in zip(some, blends, rows, strict=False):
                 np.multiply(way, share, out=blend)
                 blend += begin
-                row[:] = self._forward(blend)
+                self._forward(blend, row)
             kept = dict(zip(p.kept, self._ahead.run(list(p.kept), {p.cut: rows}), strict=True))
             for goal, total in zip(group, totals, strict=True):
                 feed = kept | {p.cut: rows} | self._rows(weights, goal, len(rows))
                 found = self._back.run(
                     [p.at_cut], {k: v for k, v in feed.items() if k in self._asked}
                 )[0]
-                for blend, slope in zip(blends, found, strict=False):
+                found /= np.float32(len(points))
+                for blend, row, slope in zip(blends, rows, found, strict=False):
                     if self._windows is None:
                         total += slope
                     else:
-                        add_slope(total, blend, slope, scratch)
-        for total in totals:
-            total /= np.float32(len(points))
+                        add_slope(total, blend, row, slope, scratch)
         return totals
 
     def _rows(self, weights: Weights, goal: int, count: int) -> Found:
@@ -182,12 +181,16 @@ class Paths:
         found: NDArray[np.float32] = self._stem.run([self._places.stem], {"x": image[None]})[0][0]
         return found if self._windows is None else self._windows.lay(found)
 
-    def _forward(self, laid: NDArray[np.float32]) -> NDArray[np.float32]:
-        """s -> c"""
-        return laid if self._windows is None else pooled(laid)
+    def _forward(self, laid: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """s -> c, into `out`."""
+        if self._windows is None:
+            out[:] = laid
+        else:
+            pooled(laid, out)
 
     def _ends(self, laid: NDArray[np.float32], names: Sequence[str]) -> Found:
-        rows = self._forward(laid)[None]
+        rows = np.empty((1, *self._at_cut), np.float32)
+        self._forward(laid, rows[0])
         found = self._targets.run(list(names), {self._places.cut: rows})
         return dict(zip(names, found, strict=True))
 

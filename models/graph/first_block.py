@@ -28,7 +28,7 @@ class Windows:
         self.count = int(np.prod(window))
         pairs = [n for pair in zip(small, window, strict=True) for n in pair]
         self._folded = (channels, *pairs)
-        self._unfolded = (*window, channels, *small)
+        self._window = tuple(window)
 
     def lay(self, image: Floats) -> Floats:
         """[C, x, y, z] -> [K, C, X, Y, Z], a copy."""
@@ -37,25 +37,38 @@ class Windows:
 
     def back(self, laid: Floats) -> Floats:
         """The inverse of `lay`."""
-        turned = laid.reshape(self._unfolded).transpose(3, 4, 0, 5, 1, 6, 2)
-        return np.ascontiguousarray(turned).reshape(self.shape)
+        # The last axis first, whose neighbours then lie side by side and are moved together.
+        *_, last = self._window
+        rows = np.empty((self.count // last, *self.pooled, last), np.float32)
+        for k in range(last):
+            rows[..., k] = laid[k::last]
+        out = np.empty(self.shape, np.float32)
+        channels, x, y, _ = self.pooled
+        wide = out.reshape(channels, x, self._window[0], y, self._window[1], -1)
+        for number, row in enumerate(rows):
+            i, j = divmod(number, self._window[1])
+            wide[:, :, i, :, j] = row.reshape(channels, x, y, -1)
+        return out
 
 
-def pooled(laid: Floats) -> Floats:
-    """ReLU and pooling: [K, ...] -> [...]."""
-    return np.maximum(laid.max(axis=0), np.float32(0))
+def pooled(laid: Floats, out: Floats | None = None) -> Floats:
+    """ReLU and pooling: [K, ...] -> [...], into `out` where it is given."""
+    top = np.maximum(laid[0], np.float32(0), out=out)
+    for some in laid[1:]:
+        np.maximum(top, some, out=top)
+    return top
 
 
-def add_slope(total: Floats, laid: Floats, slope: Floats, scratch: Floats) -> None:
+def add_slope(total: Floats, laid: Floats, top: Floats, slope: Floats, scratch: Floats) -> None:
     """Add the gradient at `laid` to `total`, both [K, ...]; slope: the one behind the pooling.
 
-    scratch: like them; what was in it is lost.
+    top: `pooled(laid)`. scratch: like `laid`; what was in it is lost.
     """
-    most = laid.max(axis=0)
-    chosen = laid == most
-    live = most > 0
-    tied = live & (np.add.reduce(chosen, axis=0, dtype=np.int32) > 1)
-    if tied.any():
+    live = top > 0
+    chosen = laid == top
+    # A live window holds one voxel at least that is its top, so equal counts mean no ties.
+    if np.count_nonzero(chosen) != np.count_nonzero(live):
+        tied = live & (np.add.reduce(chosen, axis=0, dtype=np.int32) > 1)
         first = chosen[:, tied].argmax(axis=0)
         chosen[:, tied] = np.arange(len(laid))[:, None] == first
     np.multiply(chosen, slope * live, out=scratch)

@@ -287,3 +287,25 @@ def test_an_oblique_image_is_sampled_the_general_way() -> None:
     place = turned @ [1, 2, 3] + start
     wanted = ndimage.map_coordinates(source, place[:, None], order=1, mode="nearest")
     assert found[1, 2, 3] == pytest.approx(wanted[0])
+
+
+@pytest.mark.parametrize("missing", [(), ("delayed",)])
+@pytest.mark.parametrize("level", [100.0, 0.0])
+def test_the_unit_and_the_averages_are_numpys(missing: tuple[str, ...], level: float) -> None:
+    lesion = extract(study(), SPEC)
+    voxels = np.round(lesion.voxels + np.float32(level - 100), 2)
+    if missing:
+        voxels[2] = 0
+    lesion = Lesion(**{**vars(lesion), "voxels": voxels, "missing": missing})
+    half = [int(np.sum(np.abs(np.arange(64) - 31.5) * lesion.mm_per_voxel <= 0.6 * edge))
+            for edge in lesion.size_mm]  # fmt: skip
+    shell = np.ones((64, 64, 64), bool)
+    shell[tuple(slice(32 - h // 2, 32 + h // 2) for h in half)] = False
+    acquired = voxels[:2] if missing else voxels
+    unit, spread = float(np.median(acquired[:, shell])), float(np.std(acquired))
+    assert parenchyma(lesion) == (unit if abs(unit) > 0.05 * spread else spread)
+    means = voxels.reshape(3, 32, 2, 32, 2, 32, 2).mean(axis=(2, 4, 6), dtype=np.float64)
+    expected = np.clip((means / abs(parenchyma(lesion)) - 1) * SPEC.gain, -SPEC.clip, SPEC.clip)
+    if missing:
+        expected[2] = 0
+    np.testing.assert_array_equal(normalise(lesion, SPEC), expected.astype(np.float32))

@@ -29,18 +29,21 @@ def thin_walled(scene: Scene) -> Array:
 
 
 def _equalise(scene: Scene, phases: list[int]) -> Array:
-    """Lower what stands out around the border to the tissue within and parenchyma beyond.
-
-    Direction by direction, wherever it is brighter than their transition.
-    """
+    """Lower what stands out around the border to the tissue within and parenchyma beyond."""
     out = scene.relative.copy()
+    for p in phases:
+        if p not in scene.rims:
+            scene.rims[p] = _excess(scene, p)
+        out[p] -= scene.rims[p]
+    return out
+
+
+def _excess(scene: Scene, phase: int) -> Array:
+    """Direction by direction, what is brighter than a transition of tissue to parenchyma."""
     inner = (STEPS > 0.45) & (STEPS < 0.7)
     within = np.clip((_MEETS - STEPS) * scene.radius / _SOFT + 0.5, 0.0, 1.0)
     taper = np.clip((STEPS - _FROM) / 0.1, 0, 1) * np.clip((_TO - STEPS) / 0.1, 0, 1)
-    for p in phases:
-        profile = scene.profile[p]
-        tissue = near() @ profile[:, inner].mean(axis=1)
-        plain = tissue[:, None] * within
-        excess = np.maximum(profile - plain, 0.0) * taper
-        out[p] -= scene.spread(excess)
-    return out
+    profile = scene.profile[phase]
+    tissue = near() @ profile[:, inner].mean(axis=1)
+    plain = tissue[:, None] * within
+    return scene.spread(np.maximum(profile - plain, 0.0) * taper)

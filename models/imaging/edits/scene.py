@@ -65,6 +65,11 @@ class Scene:
         return rho
 
     @cached_property
+    def _scales(self) -> dict[int, float]:
+        """Parenchyma's signal in the base's units, by phase."""
+        return {p: self.frame.parenchyma(self.base[p], self.spec)[1] for p in self.present}
+
+    @cached_property
     def _near(self) -> NDArray[np.intp]:
         """Flat indices of the voxels in and around the lesion."""
         radius, _ = self.frame.place()
@@ -111,12 +116,20 @@ class Scene:
         rho = self.rho.ravel()[self._near]
         at = np.clip((rho - STEPS[0]) / (STEPS[1] - STEPS[0]), 0, len(STEPS) - 1.001)
         low = at.astype(np.intp)
-        part = at - low
+        # Between two radii without a value the sum is zero.
+        filled = np.asarray(values.any(axis=0))
+        where = np.flatnonzero((filled[:-1] | filled[1:])[low] & (rho < STEPS[-1]))
+        low, part = low[where], at[where] - low[where]
         table = harmonics(values)  # [25, G]
-        mixed = table[:, low] * (1 - part) + table[:, low + 1] * part
+        mixed = table.take(low, axis=1) * (1 - part) + table.take(low + 1, axis=1) * part
         out = np.zeros(self.rho.shape)
-        out.ravel()[self._near] = np.where(rho < STEPS[-1], (mixed * self._sphere).sum(axis=0), 0)
+        out.ravel()[self._near[where]] = (mixed * self._sphere.take(where, axis=1)).sum(axis=0)
         return out
+
+    @cached_property
+    def rims(self) -> dict[int, Array]:
+        """What stands out around the border, by phase, as found so far."""
+        return {}
 
     def restore(self, relative: Array) -> NDArray[np.float32]:
         """`relative` after an edit -> base. Untouched voxels keep their very bits."""
@@ -124,8 +137,9 @@ class Scene:
         for p in self.present:
             change = relative[p] - self.relative[p]
             touched = change != 0
-            _, scale = self.frame.parenchyma(self.base[p], self.spec)
-            values = self.base[p] + change * scale
+            if not touched.any():
+                continue
+            values = self.base[p] + change * self._scales[p]
             if self.spec.intensity in ("parenchyma", "zscore"):
                 values = np.clip(values, -self.spec.clip, self.spec.clip)
             out[p][touched] = values[touched]

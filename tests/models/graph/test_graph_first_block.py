@@ -51,7 +51,7 @@ def test_both_directions_equal_the_operators(image: np.ndarray, seed: int) -> No
     laid = windows.lay(image)
     np.testing.assert_array_equal(pooled(laid), expected[0])
     total = np.zeros_like(laid)
-    add_slope(total, laid, slope, np.empty_like(laid))
+    add_slope(total, laid, pooled(laid), slope, np.empty_like(laid))
     np.testing.assert_array_equal(windows.back(total), back[0])
 
 

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from models.cohort.phantom import PHASES, draw, render
 from models.errors import InputError
+from models.imaging.border import harmonics, on_sphere
 from models.imaging.edits import EDITS, Edits, remove
+from models.imaging.edits.scene import STEPS, Scene
+from models.imaging.frame import DIRECTIONS
 from models.vocabulary import liver_mri
 from models.voi import Preprocessing, extract, normalise
 from models.volume import Study
@@ -185,3 +188,22 @@ def _base(spec) -> tuple[np.ndarray, tuple[float, float, float]]:  # type: ignor
     made = render(spec)
     lesion = extract(Study.make(made.volumes, made.boxes, list(PHASES)), SPEC)
     return normalise(lesion, SPEC), lesion.size_mm
+
+
+@pytest.mark.parametrize("columns", [slice(0, 24), slice(8, 20), slice(22, 24), slice(0, 0)])
+def test_values_are_spread_as_the_whole_sum_says(columns: slice) -> None:
+    """Only where something is to be spread is the sum over harmonics taken: the same bits."""
+    rng = np.random.default_rng(5)
+    base = rng.normal(size=(3, 32, 32, 32)).astype(np.float32)
+    phases = ("arterial", "portal_venous", "delayed")
+    scene = Scene(base, np.array([30.0, 24.0, 28.0]), Preprocessing(), phases)
+    values = np.zeros((DIRECTIONS, len(STEPS)))
+    values[:, columns] = rng.normal(size=values[:, columns].shape)
+    at = np.clip((scene.rho - STEPS[0]) / (STEPS[1] - STEPS[0]), 0, len(STEPS) - 1.001)
+    low, part = at.astype(np.intp), at - at.astype(np.intp)
+    table = harmonics(values)
+    radius, way = scene.frame.place()
+    mixed = table[:, low] * (1 - part) + table[:, low + 1] * part
+    whole = (mixed * on_sphere(way.reshape(3, -1)).reshape(mixed.shape)).sum(axis=0)
+    whole[(scene.rho >= STEPS[-1]) | (radius >= 1.85)] = 0
+    np.testing.assert_array_equal(scene.spread(values), whole)
