@@ -104,7 +104,7 @@ class Lesion:
     @property
     def id(self) -> str:
         """Content hash, 'les-' and 20 hex digits."""
-        digest = hashlib.sha256(self.voxels.tobytes())
+        digest = hashlib.sha256(np.ascontiguousarray(self.voxels).data)  # copied only if need be
         digest.update(
             repr((self.phases, round(self.mm_per_voxel, 5), self.size_mm, self.slices)).encode()
         )

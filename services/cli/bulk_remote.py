@@ -33,7 +33,8 @@ from wire.explanation import Explanation
 
 WINDOW = 64
 TOGETHER = 8
-POLL = 0.5
+LOOK = 1.0  # seconds between two looks at all jobs in flight
+LOOK_FEW = 0.25  # the same near the end, when somebody waits for the last ones
 PATIENCE = 120.0  # seconds that a server may be away
 _SOURCES = {EXPLANATIONS: "document", MAPS: "maps", REPORTS: "report.html"}
 
@@ -106,6 +107,7 @@ class _Run:
         self.pack: list[tuple[str, float, Lesion]] = []  # cut out, not yet accepted
         self.batch: str | None = None
         self.not_before = 0.0  # the server asked for a pause until then
+        self.next_look = 0.0
         self.heard = time.monotonic()
 
     def all(self) -> Iterator[Done]:
@@ -116,7 +118,7 @@ class _Run:
                     moved += 1
                     yield done
                 if not moved:
-                    time.sleep(POLL)
+                    time.sleep(LOOK_FEW)
 
     def _send(self) -> Iterator[Done]:
         """Fill the window, one request after the other."""
@@ -185,8 +187,10 @@ class _Run:
 
     def _collect(self) -> Iterator[Done]:
         """What has come to an end since the last look."""
-        if not self.flight:
+        now = time.monotonic()
+        if not self.flight or now < self.next_look:
             return
+        self.next_look = now + (LOOK if len(self.flight) > TOGETHER else LOOK_FEW)
         ids = list(self.flight)
         answer = self._ask(lambda: self.client.get("/v1/explanations", params={"id": ids}))
         if answer is None:

@@ -12,6 +12,7 @@ import zstandard
 
 from models.errors import NotFound, Unavailable
 
+_QUICK = -1
 _KEY = re.compile(r"[a-z]+(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 
 
@@ -26,10 +27,15 @@ class Blobs:
         self._fs, self._root = fsspec.core.url_to_fs(url)
         self._local = "file" in _protocols(self._fs)
 
-    def put(self, key: str, data: bytes) -> None:
-        """Store `data`. In a folder: written beside, synced, then renamed."""
+    def put(self, key: str, data: bytes, *, quick: bool = False) -> None:
+        """Store `data`. In a folder: written beside, synced, then renamed.
+
+        quick: for data that are read once and soon: a fifth larger where they are images, and
+        packed and unpacked in a fifth of the time.
+        """
         # Level 1: images, which are most of it, get no smaller by more.
-        packed = zstandard.ZstdCompressor(level=1, write_checksum=True).compress(data)
+        level = _QUICK if quick else 1
+        packed = zstandard.ZstdCompressor(level=level, write_checksum=True).compress(data)
         path = self._path(key)
         try:
             if not self._local:

@@ -1,4 +1,7 @@
-"""A model that waits for its server: retries with back-off while inference is down."""
+"""A model that waits for its server: retries with back-off while inference is down.
+
+And what a worker keeps of it between two jobs.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,32 @@ from models.model import Model, ModelInfo
 from models.recipes import Draw, Line
 
 T = TypeVar("T")
+
+
+class Kept:
+    """The model of the last job, for the next: what it knows and its connection cost several
+    requests to the service.
+
+    connect(bundle) opens one. A job takes it out and gives it back only after a good end, so after
+    any trouble the next one is opened afresh. One thread at a time.
+    """
+
+    def __init__(self, connect: Callable[[str], Model]) -> None:
+        self._connect = connect
+        self._kept: tuple[str, Model] | None = None
+        self._out: Model | None = None
+
+    def take(self, bundle: str) -> Model:
+        """The one that was kept, or a new one."""
+        kept, self._kept = self._kept, None
+        fits = kept is not None and kept[0] == bundle
+        self._out = kept[1] if kept is not None and fits else self._connect(bundle)
+        return self._out
+
+    def give_back(self, bundle: str) -> None:
+        """The model taken last is in good order."""
+        if self._out is not None:
+            self._kept, self._out = (bundle, self._out), None
 
 
 class PatientModel:

@@ -27,7 +27,7 @@ from services.common.events import Events
 from services.common.ledger import Job, Ledger
 from services.explain import faults, keys
 from services.explain.jobs import event_data
-from services.explain.patient import PatientModel
+from services.explain.patient import Kept, PatientModel
 from wire.api import ExplanationParameters, JobState
 
 BEAT = 1.0
@@ -64,7 +64,7 @@ class Runner:
         patience: float = 20.0,
     ) -> None:
         self._bundle_of = bundle_of
-        self._connect = connect
+        self._models = Kept(connect)
         self._ledger = ledger
         self._blobs = blobs
         self._events = events
@@ -101,11 +101,12 @@ class Runner:
         return JobState.DONE
 
     def _work(self, job: Job, beat: _Beat) -> None:
-        beat.step("reading the lesion", 0.0)
+        bulk = job.lane == "bulk"
+        if not bulk:
+            beat.step("reading the lesion", 0.0)
         bundle = self._bundle_of(job.bundle)
         lesion = Lesion.from_bytes(self._blobs.get(keys.lesion(job.lesion)))
         parameters = ExplanationParameters.model_validate(job.parameters)
-        bulk = job.lane == "bulk"
         said = time.monotonic() if bulk else 0.0
 
         def progress(stage: str, fraction: float) -> None:
@@ -122,10 +123,11 @@ class Runner:
         def waiting(error: Unavailable) -> None:
             beat.step(f"waiting: {error.message}", None)
 
-        model = PatientModel(lambda: self._connect(job.bundle), waiting, self._patience)
+        model = PatientModel(lambda: self._models.take(job.bundle), waiting, self._patience)
         if model.info.bundle != job.bundle:
             raise faults.other_bundle("the inference service", model.info.bundle, job.bundle)
         result = explain(lesion, bundle, model, parameters, progress)
+        self._models.give_back(job.bundle)
         progress("writing the report", 0.99)
         prefix = keys.result(job.id)
         if bulk:

@@ -40,6 +40,14 @@ def test_a_key_cannot_lead_out(blobs: Blobs, key: str) -> None:
         blobs.put(key, b"x")
 
 
+def test_a_blob_packed_quickly_is_the_same_blob(blobs: Blobs) -> None:
+    key, data = "lesions/les-1.npz", bytes(range(256)) * 400
+    blobs.put(key, data, quick=True)
+    assert blobs.get(key) == data
+    blobs.put(key, data)
+    assert blobs.get(key) == data
+
+
 def test_blobs_are_compressed_and_nothing_half_is_left(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path.as_uri())
     blobs.put("lesions/les-1.npz", bytes(100_000))

@@ -161,6 +161,52 @@ def test_a_short_absence_of_the_inference_service_is_waited_out(scene: Scene, mo
     assert len(opened) == 3
 
 
+def test_the_model_is_kept_between_jobs_that_end_well(scene: Scene, model: Model) -> None:
+    misses = [0]
+
+    def away() -> None:
+        if misses[0]:
+            misses[0] -= 1
+            raise Unavailable("the inference service is down")
+
+    opened = []
+
+    def connect() -> Model:
+        opened.append(1)
+        return Around(model, away)
+
+    runner = scene.runner(connect)
+    assert runner.run(scene.id) is JobState.DONE
+    scene.ledger.renew(scene.job)
+    assert runner.run(scene.id) is JobState.DONE
+    assert len(opened) == 1
+    misses[0] = 1
+    scene.ledger.renew(scene.job)
+    assert runner.run(scene.id) is JobState.DONE  # on a second one, opened after the trouble
+    assert len(opened) == 2
+
+
+def test_after_a_job_that_failed_the_model_is_opened_afresh(scene: Scene, model: Model) -> None:
+    faulty = [True]
+
+    def break_down() -> None:
+        if faulty[0]:
+            raise RuntimeError("a fault")
+
+    opened = []
+
+    def connect() -> Model:
+        opened.append(1)
+        return Around(model, break_down)
+
+    runner = scene.runner(connect)
+    assert runner.run(scene.id) is JobState.FAILED
+    faulty[0] = False
+    scene.ledger.renew(scene.job)
+    assert runner.run(scene.id) is JobState.DONE
+    assert len(opened) == 2
+
+
 def test_a_long_absence_gives_the_job_back_without_counting(scene: Scene) -> None:
     def connect() -> Model:
         raise Unavailable("the inference service is down")
