@@ -133,8 +133,9 @@ def test_a_cohort_on_a_server_killed_and_started_again(
     until(lambda: lines(3) or run.poll() is not None)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
+    left = manifest.read_bytes().count(b"\n")
     again = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: lines(5) or again.poll() is not None)
+    until(lambda: lines(left) or again.poll() is not None)  # it has met the server
     stack.kill("front")
     stack.start_one("front")
     said, faults = again.communicate(timeout=400)
