@@ -166,7 +166,7 @@ def service(home: Path, bundle: Path, processes: int) -> Iterator[Stack]:
     port, redis_port = free_ports(2)
     settings = Settings(
         home=home, bundle=bundle, port=port, redis_port=redis_port, redis_url=None,
-        worker_processes=processes, sessions=processes,
+        worker_processes=processes, sessions=processes, grpc_port=0,
     )  # fmt: skip
     with Stack(settings) as stack:
         yield stack
