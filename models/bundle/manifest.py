@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 MANIFEST = "manifest.json"
 CLASSIFIER = "classifier.onnx"
@@ -70,3 +70,9 @@ def content_hash(manifest: BaseModel) -> str:
     fields["taps"] = list(fields["taps"].items())
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "b-" + hashlib.sha256(text.encode("utf-8")).hexdigest()[:20]
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a record as one line: its place, then what is wrong there."""
+    first = error.errors()[0]
+    return ".".join(str(part) for part in first["loc"]) + ": " + str(first["msg"])

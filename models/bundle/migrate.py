@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.bundle.manifest import MANIFEST, content_hash, manifest_bytes
+from models.bundle.manifest import MANIFEST, content_hash, first_fault, manifest_bytes
 from models.errors import BundleError
 from wire.bundle import BUNDLE_SCHEMA, Manifest
 
@@ -94,9 +94,7 @@ def check_manifest(fields: dict[str, Any], raw: bytes) -> Manifest:
         kind = _WRITTEN.get(version, Manifest) if isinstance(version, int) else Manifest
         written = kind.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        line = ".".join(str(part) for part in first["loc"]) + ": " + first["msg"]
-        raise BundleError(line, code="bundle_manifest", field=MANIFEST) from None
+        raise BundleError(first_fault(error), code="bundle_manifest", field=MANIFEST) from None
     # The canonical form makes every byte of the manifest count, white space too.
     if written.hash != content_hash(written) or manifest_bytes(written) != raw:
         raise BundleError(

@@ -43,6 +43,7 @@ from models.bundle.manifest import (
     TRAINING,
     TRUST,
     VOCABULARY,
+    first_fault,
 )
 from models.bundle.migrate import check_manifest
 from models.bundle.parts import ParitySample, Reference
@@ -324,6 +325,5 @@ def _tensors(name: str, data: bytes) -> dict[str, NDArray[Any]]:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return ".".join(str(part) for part in first["loc"]) + ": " + first["msg"]
+        return first_fault(error)
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -17,11 +17,10 @@ from models.bundle.manifest import CLASSIFIER, GRADIENTS, PARITY
 from models.bundle.parts import ParitySample
 from models.bundle.providers import Execution
 from models.bundle.read import Bundle, read_bundle
-from models.bundle.runtime_sessions import Session, version
+from models.bundle.runtime_classifier import OnnxClassifier
+from models.bundle.runtime_sessions import Session
 from models.bundle.sliced import slices
-from models.bundle.tensors import asked
-from models.bundle.tensors import checked as _check
-from models.bundle.tensors import largest_error as _largest
+from models.bundle.tensors import checked, largest_error
 from models.errors import BundleError, InputError
 from models.model import ModelInfo
 from models.recipes import Composed, Draw, Found, Line, Weights, chunks, joined
@@ -47,7 +46,7 @@ class Graphed(Protocol):
     def parity(self) -> ParitySample: ...
 
 
-class OnnxModel(Composed):
+class OnnxModel(OnnxClassifier, Composed):
     """models.model.Model over onnxruntime, from a checked bundle. Thread-safe.
 
     On the CPU with `threads`, unless an execution says where and how.
@@ -57,14 +56,10 @@ class OnnxModel(Composed):
         self, bundle: Graphed, threads: int = 1, execution: Execution | None = None
     ) -> None:
         execution = execution or Execution(threads)
-        self.execution = execution
-        self.bundle = bundle
-        self.info: ModelInfo = bundle.info
         classifier, gradients = bundle.classifier, bundle.gradients
-        self._classifier = Session(CLASSIFIER, classifier, execution, fixed=True)
+        super().__init__(bundle.info, classifier, execution, CLASSIFIER)
+        self.bundle = bundle
         self._gradients = Session(GRADIENTS, gradients, execution)
-        self._outputs = [output.name for output in self._classifier.get_outputs()]
-        _require(CLASSIFIER, self._outputs, ["scores", "logits", *self.info.taps])
         inputs = [i.name for i in self._gradients.get_inputs()]
         _require(GRADIENTS, inputs, ["x", "w_logits", *(f"w_{tap}" for tap in self.info.taps)])
         results = [output.name for output in self._gradients.get_outputs()]
@@ -75,31 +70,11 @@ class OnnxModel(Composed):
             lambda data: Session(GRADIENTS, data, execution),
         )  # fmt: skip
 
-    @property
-    def runtime(self) -> str:
-        """For the provenance, e.g. 'onnxruntime 1.20.0 cpu'."""
-        return f"onnxruntime {version()} {self.execution.provider}"
-
-    @property
-    def outputs(self) -> list[str]:
-        """All names that `forward` can be asked for."""
-        return list(self._outputs)
-
-    def forward(
-        self, x: NDArray[np.float32], outputs: Sequence[str]
-    ) -> dict[str, NDArray[np.float32]]:
-        """x [B, P, X, Y, Z] -> the asked outputs, nothing else is copied. Raises InputError."""
-        x = _check(x, "x", (None, *self.info.input_shape))
-        names = asked(outputs, self._outputs)
-        if not names:
-            return {}
-        return dict(zip(names, self._classifier.run(names, {"x": x}), strict=True))
-
     def gradients(
         self, x: NDArray[np.float32], weights: Weights, wanted: Sequence[str] | None = None
     ) -> Found:
         """As models.model.Model.gradients; weights left out are zero. Raises InputError."""
-        x = _check(x, "x", (None, *self.info.input_shape))
+        x = checked(x, "x", (None, *self.info.input_shape))
         everything = ["input", *self.info.taps]
         names = everything if wanted is None else list(dict.fromkeys(wanted))
         _known(names, everything, "wanted")
@@ -110,7 +85,7 @@ class OnnxModel(Composed):
             feed[f"w_{name}"] = (
                 np.zeros((len(x), length), dtype=np.float32)
                 if given is None
-                else _check(given, f"weights.{name}", (len(x), length))
+                else checked(given, f"weights.{name}", (len(x), length))
             )
         if not names:
             return {}
@@ -123,12 +98,12 @@ class OnnxModel(Composed):
 
     def passes(self, draw: Draw, outputs: Sequence[str], weights: Weights) -> Found:
         """As models.model.Model.passes. Raises InputError."""
-        _check(draw.base, "base", (self.info.input_shape[0], *(draw.spec.base_voxels,) * 3))
+        checked(draw.base, "base", (self.info.input_shape[0], *(draw.spec.base_voxels,) * 3))
         grads = [f"grad_{tap}" for tap in self.info.taps]
         _known(outputs, [*self._outputs, *grads], "outputs")
         _known(weights, self._lengths, "weights")
         for name, given in weights.items():
-            _check(given, f"weights.{name}", (self._lengths[name],))
+            checked(given, f"weights.{name}", (self._lengths[name],))
         if self._heads is None or not any(name in grads for name in outputs):
             return super().passes(draw, outputs, weights)
         parts = []
@@ -147,11 +122,11 @@ class OnnxModel(Composed):
 
     def paths(self, line: Line, weights: Weights) -> Found:
         """As models.model.Model.paths. Raises InputError."""
-        _check(line.x, "x", self.info.input_shape)
-        goals = len(_check(line.baselines, "baselines", (None, *self.info.input_shape)))
+        checked(line.x, "x", self.info.input_shape)
+        goals = len(checked(line.baselines, "baselines", (None, *self.info.input_shape)))
         _known(weights, self._lengths, "weights")
         for name, given in weights.items():
-            _check(given, f"weights.{name}", (goals, self._lengths[name]))
+            checked(given, f"weights.{name}", (goals, self._lengths[name]))
         if self._paths is None or not self._paths.serves(list(weights)):
             return super().paths(line, weights)
         return self._paths.run(line, weights)
@@ -187,7 +162,7 @@ class OnnxModel(Composed):
             ) from None
         errors: dict[str, float] = {}
         for name, value in outputs.items():
-            error = _largest(value, sample.outputs[name])
+            error = largest_error(value, sample.outputs[name])
             errors[name] = error
             _refuse(name, error, OUTPUT_TOLERANCE)
         for name, value in found.items():

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle.tensors import asked, checked
+from models.bundle.forward import Forward
 from models.errors import BundleError
 from models.model import ModelInfo
 
 
-class OpenVinoClassifier:
+class OpenVinoClassifier(Forward):
     """classifier.onnx, or a quantised form of it, on OpenVINO's CPU plugin. Thread-safe.
 
     hint: 'f32' or 'bf16', what is computed in where the graph does not say integers. threads: of
@@ -43,7 +43,6 @@ class OpenVinoClassifier:
         threads: int = 1,
         streams: int = 1,
     ) -> None:
-        self.info = info
         self._openvino = _package()
         self._hint, self._file = hint, file
         self._threads, self._streams = threads, streams
@@ -51,35 +50,19 @@ class OpenVinoClassifier:
         self._maps: _Compiled | None = None
         try:
             self._model = self._openvino.Core().read_model(data, b"")
-        except Exception:  # RuntimeError with a report of many lines
+        except RuntimeError:  # with a report of many lines
             raise BundleError(
                 "OpenVINO cannot open the graph", code="bundle_manifest", field=file
             ) from None
-        self._known = [output.get_any_name() for output in self._model.outputs]
-        vectors = ["scores", "logits", *info.taps]
-        absent = [name for name in vectors if name not in self._known]
-        if absent:
-            raise BundleError(f"the graph has no {absent[0]!r}", code="bundle_manifest", field=file)
-        self._vectors = self._compiled(vectors)
+        super().__init__(info, [output.get_any_name() for output in self._model.outputs], file)
+        self._vectors = self._compiled(["scores", "logits", *info.taps])
 
     @property
     def runtime(self) -> str:
-        """For the provenance, e.g. 'openvino 2026.4.1 cpu bf16'."""
+        """E.g. 'openvino 2026.4.1 cpu bf16'."""
         return f"openvino {openvino_version()} cpu {self._hint}"
 
-    @property
-    def outputs(self) -> list[str]:
-        """All names that `forward` can be asked for."""
-        return list(self._known)
-
-    def forward(
-        self, x: NDArray[np.float32], outputs: Sequence[str]
-    ) -> dict[str, NDArray[np.float32]]:
-        """x [B, P, X, Y, Z] -> the asked outputs, nothing else is copied. Raises InputError."""
-        x = checked(x, "x", (None, *self.info.input_shape))
-        names = asked(outputs, self._known)
-        if not names:
-            return {}
+    def _run(self, names: Sequence[str], x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         return self._of(names).run(names, x)
 
     def _of(self, names: Sequence[str]) -> _Compiled:
@@ -87,7 +70,7 @@ class OpenVinoClassifier:
             return self._vectors
         with self._lock:
             if self._maps is None:
-                self._maps = self._compiled(self._known)
+                self._maps = self._compiled(self._outputs)
             return self._maps
 
     def _compiled(self, names: Sequence[str]) -> _Compiled:
@@ -104,7 +87,7 @@ class OpenVinoClassifier:
         }
         try:
             compiled = self._openvino.Core().compile_model(part, "CPU", options)
-        except Exception:
+        except RuntimeError:
             raise BundleError(
                 "OpenVINO cannot compile the graph", code="bundle_manifest", field=self._file
             ) from None

@@ -22,7 +22,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from models.bundle.manifest import CLASSIFIER, manifest_bytes
+from models.bundle.manifest import CLASSIFIER, first_fault, manifest_bytes
 from models.bundle.read import Bundle
 from models.errors import BundleError
 from wire.variant import VariantRecord
@@ -131,9 +131,7 @@ def read_record(bundle: Bundle, name: str) -> VariantRecord:
     try:
         record = VariantRecord.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        line = ".".join(str(part) for part in first["loc"]) + ": " + first["msg"]
-        raise BundleError(line, code="bundle_manifest", field=where) from None
+        raise BundleError(first_fault(error), code="bundle_manifest", field=where) from None
     if record.hash != variant_hash(record) or manifest_bytes(record) != raw:
         raise BundleError(
             "the content differs from what its hash says", code="bundle_checksum", field=where
