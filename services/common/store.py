@@ -175,7 +175,7 @@ def _missing(tag: str) -> BundleError:
         field="bundle",
         found=tag,
         expected="a registered bundle: 'lesionlens train' registers one, 'lesionlens bundle list' "
-        "shows them",
+        "shows them; the store lies in LESIONLENS_HOME",
     )
 
 
