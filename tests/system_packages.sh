@@ -4,7 +4,7 @@
 set -euo pipefail
 declare -A needs=(
   [redis-server]=redis-server [chromium]=chromium [dockerd]=docker.io [iptables]=iptables
-  [mmdebstrap]=mmdebstrap [npm]=npm
+  [mmdebstrap]=mmdebstrap [npm]=npm [wrk]=wrk
 )
 missing=()
 for program in "${!needs[@]}"; do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -103,7 +104,10 @@ def test_either_client_counts_answers_and_refuses_errors(
     port: int, client: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if client == "wrk" and shutil.which("wrk") is None:
-        pytest.skip("wrk is not installed")
+        missing = "wrk is not installed (Debian: apt-get install wrk)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{missing}; CI must have it")
+        pytest.skip(missing)
     monkeypatch.setattr(closed, "client_name", lambda: client)
     load = closed.closed_loop(Endpoint(port, "/echo", b"\0" * 1000, raw), 2, 1)
     assert load.requests == pytest.approx(sum(n for _, n in load.latencies_us), abs=2)
