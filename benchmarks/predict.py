@@ -30,7 +30,16 @@ from benchmarks.load.grpc_client import grpc_loop
 from benchmarks.machine import conditions, cpu_seconds, pin
 from benchmarks.networks import GIVEN, PUBLISHED, Network, facts, given, null, published
 from benchmarks.peers.registry import PEERS
-from benchmarks.rounds import LIMIT, Measured, Way, interleaved, limit_way, ratios, served_way
+from benchmarks.rounds import (
+    LIMIT,
+    SLICED_LIMIT,
+    Measured,
+    Way,
+    interleaved,
+    limit_way,
+    ratios,
+    served_way,
+)
 from benchmarks.serving import Served, front_of, peer_of, speaks_grpc
 from benchmarks.spread import spread
 from models.bundle.read import Bundle, read_bundle
@@ -181,7 +190,9 @@ def of_network(
                 else peer_of(PEERS[name], network, python_of(PEERS[name]))
             )
         same_answers(network, up)
-        ways: dict[str, Way] = {LIMIT: limit_way(network)} if with_limit else {}
+        ways: dict[str, Way] = {}
+        if with_limit:
+            ways = {LIMIT: limit_way(network), SLICED_LIMIT: limit_way(network, slices=True)}
         ways |= {name: served_way(served) for name, served in up.items()} | more(up)
         return interleaved(
             ways, [served.process for served in up.values()],
@@ -202,7 +213,7 @@ def same_answers(network: Network, up: dict[str, Served]) -> None:
 
 def figures(measured: Measured) -> dict[str, Any]:
     """One network's part of the report."""
-    peers = [name for name in measured if name not in (OURS, LIMIT)]
+    peers = [name for name in measured if name not in (OURS, LIMIT, SLICED_LIMIT)]
     return {
         "ratios": {
             "throughput_vs_inprocess": ratios(measured, OURS, LIMIT, "rates"),
@@ -213,6 +224,9 @@ def figures(measured: Measured) -> dict[str, Any]:
                 if int(c) > 2
             },
             "cpu_per_request_vs_inprocess": ratios(measured, OURS, LIMIT, "cpu_ms"),
+            # Against the graph as it is served: what the web alone costs.
+            "throughput_vs_slices": ratios(measured, OURS, SLICED_LIMIT, "rates"),
+            "cpu_per_request_vs_slices": ratios(measured, OURS, SLICED_LIMIT, "cpu_ms"),
             "vs_peer": {name: ratios(measured, OURS, name, "rates") for name in peers},
             "cpu_vs_peer": {name: ratios(measured, OURS, name, "cpu_ms") for name in peers},
         },

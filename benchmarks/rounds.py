@@ -19,6 +19,7 @@ from benchmarks.serving import Served
 from benchmarks.spread import spread
 
 LIMIT = "inprocess"
+SLICED_LIMIT = "inprocess_slices"  # the same on the graph as the service runs it
 LONGEST = 16  # seconds of a turn
 ATTEMPTS = 3
 Way = Callable[[int, int], tuple[Load, float]]  # (clients, seconds) -> what was seen, CPU-seconds
@@ -78,8 +79,10 @@ def served_way(served: Served) -> Way:
     return turn
 
 
-def limit_way(network: Network) -> Way:
-    return lambda clients, seconds: limit(network.onnx, network.x.shape, clients, seconds)
+def limit_way(network: Network, *, slices: bool = False) -> Way:
+    return lambda clients, seconds: limit(
+        network.onnx, network.x.shape, clients, seconds, slices=slices
+    )
 
 
 def interleaved(

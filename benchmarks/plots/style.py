@@ -9,6 +9,7 @@ from typing import Any
 
 NAMES = {
     "inprocess": "onnxruntime alone",
+    "inprocess_slices": "onnxruntime alone, over slices",
     "lesionlens": "LesionLens",
     "rest_binary": "LesionLens, REST",
     "grpc": "LesionLens, gRPC",
@@ -21,6 +22,7 @@ NAMES = {
 # Okabe and Ito's palette.
 COLOURS = {
     "inprocess": "#000000",
+    "inprocess_slices": "#777777",
     "lesionlens": "#0072b2",
     "rest_binary": "#0072b2",
     "grpc": "#56b4e9",

@@ -1,7 +1,8 @@
 """Sessions of onnxruntime, on the CPU or on a GPU. With runtime.py the only file that imports it.
 
 On a GPU inputs and outputs are bound to device memory (IO binding), so one copy goes in and one
-comes out; a batch of one may replay a captured CUDA graph, whose buffers never move.
+comes out; a batch of one may replay a captured CUDA graph, whose buffers never move. On the CPU
+convolutions over volumes run over slices (models.graph.flat).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.bundle.providers import Execution, configured
 from models.errors import BundleError, InputError
+from models.graph.flat import flat_file
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -137,7 +139,8 @@ def _open(name: str, data: bytes, execution: Execution, *, graph: bool) -> Any:
         )
         if execution.engines is not None and execution.on_gpu:
             execution.engines.mkdir(parents=True, exist_ok=True)
-        return ort.InferenceSession(data, options, providers=providers)
+        turned = data if execution.on_gpu else flat_file(data)
+        return ort.InferenceSession(turned, options, providers=providers)
     except Exception:  # onnxruntime raises many types of its own; none is fit for a user
         raise BundleError(
             "onnxruntime cannot open the graph", code="bundle_manifest", field=name

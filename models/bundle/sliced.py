@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from models.errors import BundleError
 from models.graph.first_block import Windows, add_slope, pooled
-from models.graph.flat import flattened
 from models.graph.slices import Whole
 from models.graph.split import Split, split
 from models.recipes import CHUNK, GRADIENT_COST, Found, Line, Weights, chunks, difference
@@ -92,7 +91,6 @@ class Paths:
         self._at_cut = at_cut = self._windows.pooled if self._windows else stem.shape[1:]
         inner: dict[str, tuple[str, Sequence[int | None]]] = {p.cut: (FLOAT, [None, *at_cut])}
         targets = list(self._lengths)
-        whole = flattened(whole)
         self._ahead = open_session(whole.cut(p.kept, inner))
         # Without what only the way back reads: pooling indices cost as much as a convolution.
         self._targets = open_session(whole.cut(targets, inner))
