@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from benchmarks.machine import family
 from benchmarks.networks import Network
 from benchmarks.peers.registry import HERE, Peer
 from models.bundle.read import Bundle
+from services.cli.stack import free_ports
 from services.common.configured import read_settings
 from services.common.settings import Settings
 
@@ -45,12 +45,6 @@ class Served:
         return f"http://127.0.0.1:{self.port}"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def speaks_grpc() -> bool:
     """Whether this version of the service has a gRPC door."""
     return "grpc_port" in Settings.model_fields
@@ -70,23 +64,20 @@ def front(
     get ready.
     """
     with tempfile.TemporaryDirectory(prefix="lesionlens-bench-") as home:
-        port = free_port()
+        port, grpc_port = free_ports(2)  # at once, or both may be one
         chosen: dict[str, object] = {
             "bundle": str(bundle.path.resolve()), "port": port, "home": Path(home),
         }  # fmt: skip
         if speaks_grpc():
-            chosen["grpc_port"] = free_port()
+            chosen["grpc_port"] = grpc_port
         made = read_settings().model_copy(update=chosen | (settings or {}))
         own = made.environment() | {"OMP_NUM_THREADS": "1"} | (environment or {})
         log = Path(home) / "front.log"
         command = [sys.executable, "-m", "services.front.serve"]
         with _running(command, own, log, cores) as process:
             _await(f"http://127.0.0.1:{port}/v2/health/ready", process, log)
-            grpc_port = chosen.get("grpc_port")
-            yield Served(
-                "lesionlens", port, psutil.Process(process.pid), log=log,
-                grpc_port=grpc_port if isinstance(grpc_port, int) else None,
-            )  # fmt: skip
+            spoken = grpc_port if speaks_grpc() else None
+            yield Served("lesionlens", port, psutil.Process(process.pid), None, spoken, log)
 
 
 @contextmanager
@@ -103,7 +94,7 @@ def front_of(network: Network, **more: object) -> Iterator[Served]:
 def peer_of(peer: Peer, network: Network, python: Path, places: int = 2) -> Iterator[Served]:
     """A peer with the same file. python: the interpreter of its environment."""
     with tempfile.TemporaryDirectory(prefix="peer-") as folder:
-        port = free_port()
+        (port,) = free_ports(1)
         own = {
             "PEER_ONNX": str(network.onnx),
             "PEER_PORT": str(port),
