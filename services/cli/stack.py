@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -33,6 +34,7 @@ from services.explain.canary import at_work
 ORDER = ("redis", "front", "worker")
 GRACE = 10.0
 _LOG_LIMIT = 10 << 20
+PORTS = range(20_000, 32_000)  # Linux gives connections 32768 and up, others 49152 and up
 _MARK = "LESIONLENS_MEMBER"
 
 
@@ -315,15 +317,19 @@ class Stack:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on right now, on this machine."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
+    """Ports that nobody listens on right now, on this machine.
+
+    From below those that outgoing connections are given, one of which could take a port before its
+    server has started.
+    """
+    ports: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):  # whatever seed is set
+        if len(ports) == count:
+            break
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+            ports.append(port)
+    return ports
 
 
 def _absolute(bundle: str) -> str:

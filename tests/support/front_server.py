@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from services.cli.stack import free_ports
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,7 @@ class Front:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def front_environment(bundle: Path, home: Path, port: int, **more: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from models.errors import LensError
-from services.cli.stack import Stack, free_ports
+from services.cli.stack import PORTS, Stack, free_ports
 from services.common.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -159,6 +159,15 @@ def test_a_wrong_setting_is_one_clear_line(shell: Shell) -> None:
     assert len(text.splitlines()) == 1
     assert "LESIONLENS_JOB_SECONDS" in text
     assert "'soon'" in text
+
+
+def test_free_ports_are_several_and_no_connection_is_given_one() -> None:
+    ports = free_ports(5)
+    assert len(set(ports)) == 5
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert max(ports) < first
+    with socket.create_server(("127.0.0.1", ports[0])):
+        assert ports[0] not in free_ports(len(PORTS))
 
 
 def test_a_process_that_ends_at_once_says_why(tmp_path: Path, tiny_bundle: Path) -> None:
