@@ -24,7 +24,6 @@ from benchmarks.peers.registry import HERE, Peer
 from models.bundle.read import Bundle
 from services.cli.stack import free_ports
 from services.common.configured import read_settings
-from services.common.settings import Settings
 
 PATIENCE = 60.0
 
@@ -45,11 +44,6 @@ class Served:
         return f"http://127.0.0.1:{self.port}"
 
 
-def speaks_grpc() -> bool:
-    """Whether this version of the service has a gRPC door."""
-    return "grpc_port" in Settings.model_fields
-
-
 @contextmanager
 def front(
     bundle: Bundle,
@@ -66,18 +60,18 @@ def front(
     with tempfile.TemporaryDirectory(prefix="lesionlens-bench-") as home:
         port, grpc_port = free_ports(2)  # at once, or both may be one
         chosen: dict[str, object] = {
-            "bundle": str(bundle.path.resolve()), "port": port, "home": Path(home),
+            "bundle": str(bundle.path.resolve()), "home": Path(home),
+            "port": port, "grpc_port": grpc_port,
         }  # fmt: skip
-        if speaks_grpc():
-            chosen["grpc_port"] = grpc_port
         made = read_settings().model_copy(update=chosen | (settings or {}))
         own = made.environment() | {"OMP_NUM_THREADS": "1"} | (environment or {})
         log = Path(home) / "front.log"
         command = [sys.executable, "-m", "services.front.serve"]
         with _running(command, own, log, cores) as process:
             _await(f"http://127.0.0.1:{port}/v2/health/ready", process, log)
-            spoken = grpc_port if speaks_grpc() else None
-            yield Served("lesionlens", port, psutil.Process(process.pid), None, spoken, log)
+            yield Served(
+                "lesionlens", port, psutil.Process(process.pid), grpc_port=grpc_port, log=log
+            )
 
 
 @contextmanager

@@ -103,8 +103,6 @@ def nothing(record: Mapping[str, Any]) -> list[str]:
         for name, cost in found["cpu_ms"].items()
     ]
     lines += table(["", "CPU an answer, ms", "answers a second"], rows)
-    if found.get("grpc") not in (None, "measured"):
-        lines += [f"gRPC: {found['grpc']}.", ""]
     return lines
 
 

@@ -43,7 +43,12 @@ def test_ratios_have_a_spread_for_every_concurrency(record: dict) -> None:  # ty
     ratios = record["ratios"]
     assert ratios["vs_peer"] == {}
     assert ratios["fast_variant_vs_fp32"] is None
-    for name in ("throughput_vs_inprocess", "cpu_per_request_vs_inprocess"):
+    for name in (
+        "throughput_vs_inprocess",
+        "cpu_per_request_vs_inprocess",
+        "throughput_vs_slices",
+        "cpu_per_request_vs_slices",
+    ):
         assert ratios[name].keys() == {"1", "8"}
         for found in ratios[name].values():
             assert found["n"] == 2
@@ -51,8 +56,10 @@ def test_ratios_have_a_spread_for_every_concurrency(record: dict) -> None:  # ty
     servers = record["networks"]["given"]["servers"]
     for c in ("1", "8"):
         assert 0 < record["p50_ms"][c] <= record["p99_ms"][c]
-        # A server does all that the bare model does, so it cannot take less.
-        ours, limit = (servers[s][c]["cpu_ms"]["median"] for s in ("lesionlens", "inprocess"))
+        # A server does all that the bare graph does, so it cannot take less.
+        ours, limit = (
+            servers[s][c]["cpu_ms"]["median"] for s in ("lesionlens", "inprocess_slices")
+        )
         assert ours > 0.8 * limit
         assert servers["lesionlens"][c]["answers"] > 0
 
@@ -60,5 +67,4 @@ def test_ratios_have_a_spread_for_every_concurrency(record: dict) -> None:  # ty
 def test_the_null_network_shows_the_servers_own_cost(record: dict) -> None:  # type: ignore[type-arg]
     assert record["null_model"]["network"]["payload_bytes"] == 196_608
     assert record["null_model_cpu_ms"]["rest_binary"]["median"] > 0
-    measured = record["null_model"]["grpc"] == "measured"
-    assert measured == ("grpc" in record["null_model_cpu_ms"])
+    assert record["null_model_cpu_ms"]["grpc"]["median"] > 0
